@@ -3,7 +3,7 @@
 // Files of ours keep key order, so Json is nlohmann's ordered_json. Include <nlohmann/json.hpp> only in .cpp files.
 #include <cstdint>
 #include <filesystem>
-#include <initializer_list>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -14,6 +14,7 @@
 namespace slmc {
 
 using Json = nlohmann::ordered_json;
+using SharedJson = std::shared_ptr<const Json>;   // a JSON value inside a struct; null means an empty object
 
 Json parse_json(std::string_view text, std::string_view file, ErrorKind kind);   // Error(kind) with place
 Json read_json(const std::filesystem::path& path, ErrorKind kind);               // missing file is Error(kind)

@@ -1,0 +1,54 @@
+#pragma once
+// What a stage and its methods are, without LibTorch: recipes, help, schema and plans are made from these records. The engine has
+// a second table that maps the same names to code; tests/unit/registry_test.cpp holds the two together.
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stage/settings.h"
+
+namespace slmc::stage {
+
+struct Needs {
+  bool calib = false;        // calibration windows (data.calib)
+  bool train = false;        // training windows (data.train)
+  bool teacher = false;      // another model
+  bool dense = true;         // refuses quantized weights it would have to change; false: takes any
+  bool engine = true;        // false: runs in the front program (convert, edit)
+};
+
+// A method of a stage, chosen by one of the stage's Choice settings: criterion: wanda, search: greedy-kl, method: gptq.
+struct MethodInfo {
+  std::string setting;       // "criterion"
+  std::string name;          // "wanda"
+  std::string summary;       // one line
+  std::string paper;         // "Sun et al. 2023, arXiv:2306.11695"
+  Needs needs;               // added to the stage's
+};
+
+struct StageInfo {
+  std::string name;          // "prune": recipe word and subcommand
+  std::string summary;       // one line
+  Needs needs;
+  std::string output;        // "hf" (a model folder), "gguf", "packed", or "" when the settings decide
+  std::vector<Setting> settings;
+  std::vector<MethodInfo> methods;
+};
+
+// Every stage of the program, in the order of help; defined in lib/stage/registry.cpp from the *_info.cpp of the method folders
+// (handed over by the programs' main, since stage may not include them).
+class Registry {
+ public:
+  void add(StageInfo info);
+  const StageInfo* find(std::string_view name) const;
+  const std::vector<StageInfo>& all() const { return stages_; }
+  std::vector<std::string> names() const;
+
+ private:
+  std::vector<StageInfo> stages_;
+};
+
+// Needs of a stage with its chosen methods.
+Needs needs_of(const StageInfo& info, const Settings& settings);
+
+}  // namespace slmc::stage

@@ -1,0 +1,37 @@
+#pragma once
+// An op is what slmc-engine runs for one job: a stage or a measurement. Ops are functions in a table; main knows no op's name.
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "data/source.h"
+#include "engine/decoder.h"
+#include "ir/model.h"
+#include "stage/job.h"
+
+namespace slmc::engine {
+
+struct OpContext {
+  const stage::Job& job;
+  stage::Events& events;
+  at::Device device;
+  // Loaded on first use.
+  const ir::Model& model();                                            // job.model
+  ir::Model other(const std::string& name);                            // job.models[name]; Error(Usage) when not given
+  std::optional<data::WindowSource> source(const std::string& which);  // "calib" or "train", with the model's tokenizer
+  at::Tensor windows(const std::string& which);                        // all samples of it, [samples, seq] int64; Error(Usage) when absent
+
+  OpContext(const stage::Job& job, stage::Events& events, at::Device device);
+
+ private:
+  std::optional<ir::Model> model_;
+};
+
+// Does the whole job and returns the fields of its result event (written to job.out is what job.h says).
+using Op = std::function<Json(OpContext&)>;
+using Ops = std::map<std::string, Op>;
+
+}  // namespace slmc::engine

@@ -20,6 +20,8 @@ float f16_to_f32(std::uint16_t bits);                          // exact, subnorm
 std::uint16_t f32_to_f16(float value);                         // round to nearest even; overflow gives infinity
 float bf16_to_f32(std::uint16_t bits);
 std::uint16_t f32_to_bf16(float value);                        // round to nearest even; NaN stays NaN
+float f8_e4m3_to_f32(std::uint8_t bits);                       // the finite variant: no infinity, 0x7F and 0xFF are NaN
+float f8_e5m2_to_f32(std::uint8_t bits);                       // IEEE style: the upper byte of an f16
 
 // Converts n = to.size() elements. `from` holds n * size_of(type) bytes. Integers and F64 are rounded to float.
 void to_f32(DType type, std::span<const std::byte> from, std::span<float> to);

@@ -2,7 +2,8 @@
 // Files: read-only maps, and outputs that appear whole or not at all.
 //
 // Every output goes to a hidden temporary sibling, is flushed to disk, then renamed; a crash at any point leaves the old
-// state. All writes of slmc pass through `write_all`, the one seam where tests make the n-th write fail.
+// state, and what a killed process left behind is removed by the next one that writes the same target. All writes,
+// flushes and renames of slmc pass through one seam where tests make the n-th of them fail.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -36,7 +37,7 @@ std::string read_text(const std::filesystem::path& path, std::uint64_t most = 1u
 // One output file. Not committed (no call to commit, or an exception): the temporary is removed, nothing else changed.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::filesystem::path target);      // creates ".NAME.tmp-PID" beside it; Error(Resource)
+  explicit AtomicFile(std::filesystem::path target);      // creates ".NAME.tmp-PID-N" beside it; Error(Resource)
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -48,7 +49,7 @@ class AtomicFile {
 
  private:
   std::filesystem::path target_, temporary_;
-  int fd_ = -1;
+  int fd_ = -1;                                           // holds a lock: who finds the temporary unlocked may remove it
   std::uint64_t written_ = 0;
 };
 
@@ -66,6 +67,7 @@ class AtomicFolder {
  private:
   std::filesystem::path target_, temporary_;
   bool replace_;
+  int fd_ = -1;                                           // as in AtomicFile
 };
 
 void write_text(const std::filesystem::path& path, std::string_view text);   // an AtomicFile with one write
@@ -85,9 +87,11 @@ class FolderLock {
 std::uint64_t free_bytes(const std::filesystem::path& path);                 // on the volume of the nearest existing parent
 
 namespace testing {
-// Makes the n-th write from now on fail with ENOSPC (n >= 1); 0 disarms. Returns how many writes were seen since arming.
-// The environment variable SLMC_TEST_FAIL_WRITE=n, read once by both programs' main, does the same from outside.
+// Makes the n-th write, flush or rename from now on fail with ENOSPC (n >= 1); 0 disarms. Returns how many were seen since
+// arming. The environment variable SLMC_TEST_FAIL_WRITE=n, read once by both programs' main, does the same from outside.
 std::uint64_t fail_nth_write(std::uint64_t n);
+// Counts one write and says whether it is the one to fail: for writers that can't pass through AtomicFile (HDF5).
+bool write_must_fail();
 }  // namespace testing
 
 }  // namespace slmc

@@ -12,17 +12,20 @@ namespace slmc {
 
 class Sha256 {
  public:
-  Sha256();
+  enum class Path { Fastest, Portable };         // Portable: plain C++ whatever the CPU has; tests compare the two
+  explicit Sha256(Path path = Path::Fastest);
   Sha256& add(std::span<const std::byte> bytes);
   Sha256& add(std::string_view text);
   Sha256& add_number(std::uint64_t n);           // eight bytes, little-endian: lengths, so that "ab"+"c" != "a"+"bc"
   std::string hex();                             // 64 characters; ends the hash
 
  private:
-  void block(const std::uint8_t* p);
-  std::array<std::uint32_t, 8> h_;
-  std::array<std::uint8_t, 64> buffer_;
-  std::uint64_t length_ = 0;
+  // Compresses `blocks` blocks of 64 bytes into the state.
+  using Compress = void (*)(std::uint32_t* state, const std::uint8_t* bytes, std::size_t blocks);
+  Compress compress_;
+  std::array<std::uint32_t, 8> state_;
+  std::array<std::uint8_t, 64> buffer_;          // the first length_ % 64 bytes wait for the rest of their block
+  std::uint64_t length_ = 0;                     // bytes so far
 };
 
 std::string sha256(std::string_view text);

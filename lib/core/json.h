@@ -1,6 +1,7 @@
 #pragma once
 // Strict JSON: duplicate keys, trailing text, NaN and nesting over 200 are errors with line and column.
-// Files of ours keep key order, so Json is nlohmann's ordered_json. Include <nlohmann/json.hpp> only in .cpp files.
+// Files of ours keep key order, so Json is nlohmann's ordered_json: looking a key up walks the object, so go through a large
+// one (a vocabulary) with items(). Include <nlohmann/json.hpp> only in .cpp files.
 #include <cstdint>
 #include <filesystem>
 #include <memory>

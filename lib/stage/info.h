@@ -26,13 +26,29 @@ struct MethodInfo {
   Needs needs;               // added to the stage's
 };
 
+// What a setting does to the model's shape when it is a plain value, so that a chain is checked before anything runs.
+struct Effect {
+  enum class Kind {
+    Resize,                  // `ffn: 1280`: the axis gets this size in every block
+    RemoveCount,             // `layers: 3`: so many entries fewer; which ones is measured
+    RemoveList,              // `list: [3, 4]`: these entries are removed
+  };
+  Kind kind = Kind::Resize;
+  std::string setting;       // "ffn"
+  std::string axis;          // "ffn", "kv", "block", "vocab"
+};
+
 struct StageInfo {
   std::string name;          // "prune": recipe word and subcommand
   std::string summary;       // one line
   Needs needs;
-  std::string output;        // "hf" (a model folder), "gguf", "packed", or "" when the settings decide
+  std::string output;        // "hf" (a model folder), "gguf", "packed", or "" when the setting `to` decides
   std::vector<Setting> settings;
   std::vector<MethodInfo> methods;
+  std::vector<Effect> effects;
+  bool quantizes = false;    // its result holds quantized weights; settings `type` and `group` say which, where it has them
+  bool trains = false;       // its result depends on threads and ranks, and it continues from checkpoints
+  std::string folder;        // whose sources decide its result besides lib/: "pruning"; "" = all of them
 };
 
 // Every stage of the program, in the order of help; defined in lib/stage/registry.cpp from the *_info.cpp of the method folders
@@ -50,5 +66,10 @@ class Registry {
 
 // Needs of a stage with its chosen methods.
 Needs needs_of(const StageInfo& info, const Settings& settings);
+// "hf", "gguf" or "packed": what the stage writes with these settings.
+std::string output_of(const StageInfo& info, const Settings& settings);
+
+// The whole reference of stages, settings and methods as Markdown: `slmc help settings` and docs/settings.md.
+std::string settings_reference(const Registry& registry);
 
 }  // namespace slmc::stage

@@ -1,0 +1,43 @@
+#pragma once
+// A recipe as text: YAML or JSON, read by one decoder into a tree that keeps places. What YAML would guess, we don't:
+// a plain scalar stays text until a setting's type reads it, so `no`, `on`, `010` and `1_000` can't change their meaning.
+// Refused with a place: duplicate keys, anchors, aliases and merge keys, tags, several documents, keys that are not plain
+// words, nesting over 32, more than 100,000 nodes, files over 4 MB. (yaml-cpp 0.7 accepts the first, and counts marks from 0.)
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/json.h"
+
+namespace slmc::recipe {
+
+struct Node {
+  enum class Kind { Null, Scalar, List, Map };
+  Kind kind = Kind::Null;
+  std::string text;                                        // of a scalar
+  bool quoted = false;                                     // "12" is text, 12 is a number
+  bool flag = false;                                       // came from --set
+  Place place;                                             // of the value
+  std::vector<Node> items;                                 // of a list
+  std::vector<std::pair<std::string, Node>> entries;       // of a map, in order
+  std::vector<Place> key_places;                           // of each entry's key
+
+  const Node* find(std::string_view key) const;
+  Place key_place(std::string_view key) const;             // the value's own place when the key is not there
+};
+
+// Parses a whole document. Syntax errors and everything refused above go to `problems`; the tree holds what could be read.
+Node parse_document(std::string_view text, const std::string& file, std::vector<Diagnostic>& problems);
+
+// Scalars as JSON: plain `true`, `false`, `null` and JSON numbers become such; everything else is text.
+Json to_json(const Node& node);
+Node from_json(const Json& json, const Place& place);      // every node gets `place`
+
+// Sorts by file, line and column, and throws Error(Recipe) when there is any problem.
+void throw_problems(std::vector<Diagnostic> problems);
+
+}  // namespace slmc::recipe

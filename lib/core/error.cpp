@@ -59,8 +59,7 @@ std::string caret_picture(const Place& place, const std::string& hint) {
   std::string out = fmt::format("\n{:>5} | {}", place.line, shown);
   if (place.column == 0) return hint.empty() ? out : out + "\n      | " + hint;
   const int width = std::clamp(place.width, 1, std::max(1, last - caret));
-  out += "\n      | " + std::string(static_cast<std::size_t>(caret - first), ' ') + "^" +
-         std::string(static_cast<std::size_t>(width - 1), '~');
+  out += fmt::format("\n      | {:{}}^{:~<{}}", "", caret - first, "", width - 1);
   return hint.empty() ? out : out + " " + hint;
 }
 

@@ -72,10 +72,12 @@ class Builder {
   }
   bool end_array() { return close(); }
 
+  // "[...] parse error at line 1, column 2: syntax error while parsing value - REASON; last read: '...'; expected ..."
   bool parse_error(std::size_t position, const std::string&, const Json::exception& error) {
-    std::string_view what = error.what();           // "[...] parse error at line 1, column 2: syntax error ... - reason"
-    const std::size_t colon = what.find(": ");
-    if (colon != std::string_view::npos) what = what.substr(colon + 2);
+    std::string what = error.what();
+    what.erase(0, std::min(what.find(": "), what.size() - 2) + 2);
+    const std::size_t read = what.find("; last read: '");        // may be long and unprintable; the caret shows it anyway
+    if (read != std::string::npos) what.erase(read, std::min(what.find("; expected ", read), what.size()) - read);
     fail(position == 0 ? 0 : position - 1, 1, fmt::format("the text must be JSON, but has a {}", what));
   }
 

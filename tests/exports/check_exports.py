@@ -212,7 +212,7 @@ def check_tiny_families():
         slmc("convert", folder, "-o", again)
         model, complaints = load_transformers(again)
         check(f"{folder.name}: transformers loads, strict, no warnings", not complaints, "; ".join(complaints)[:300])
-        with safe_open(str(next(folder.glob("golden*.safetensors"))), "np") as golden:
+        with safe_open(str(folder.parent / f"{folder.name}.golden.safetensors"), "np") as golden:
             names = [k for k in golden.keys() if k.startswith("ids")]
             for name in names:
                 ids = torch.tensor(golden.get_tensor(name).astype(np.int64)).reshape(1, -1)

@@ -70,7 +70,7 @@ class Settings {
 
 // One setting from its text (command line, YAML scalar). The error's message names the setting, what it must be, and what it is.
 Value parse_value(const Setting& setting, std::string_view text);
-Value parse_value(const Setting& setting, const Json& json);
+Value value_from_json(const Setting& setting, const Json& json);
 
 // A whole object against a table: unknown names (with suggestion), wrong types, ranges and missing required ones, all collected.
 // `place_of` gives the place of a key in the source for the message; it may return an empty place.

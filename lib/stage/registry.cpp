@@ -1,0 +1,62 @@
+#include <algorithm>
+
+#include "stage/info.h"
+
+namespace slmc::stage {
+namespace {
+
+// A table that contradicts itself is a bug of ours; better found at the first start than in the one recipe that meets it.
+void require_sound(const StageInfo& info) {
+  SLMC_CHECK(!info.name.empty() && !info.summary.empty());
+  const auto declared = [&](const std::string& name) {
+    return std::count_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == name; });
+  };
+  for (const Setting& s : info.settings) {
+    SLMC_CHECK(declared(s.name) == 1 && !s.help.empty());
+    SLMC_CHECK((s.type == Type::Choice) == !s.choices.empty());
+    if (s.fallback) parse_value(s, *s.fallback);
+  }
+  for (const Effect& effect : info.effects) SLMC_CHECK(declared(effect.setting) == 1);
+  for (const MethodInfo& method : info.methods) {
+    const auto setting = std::find_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == method.setting; });
+    SLMC_CHECK(setting != info.settings.end());
+    SLMC_CHECK(std::find(setting->choices.begin(), setting->choices.end(), method.name) != setting->choices.end());
+  }
+}
+
+}  // namespace
+
+void Registry::add(StageInfo info) {
+  SLMC_CHECK(find(info.name) == nullptr);
+  require_sound(info);
+  stages_.push_back(std::move(info));
+}
+
+const StageInfo* Registry::find(std::string_view name) const {
+  const auto it = std::find_if(stages_.begin(), stages_.end(), [&](const StageInfo& s) { return s.name == name; });
+  return it == stages_.end() ? nullptr : &*it;
+}
+
+std::vector<std::string> Registry::names() const {
+  std::vector<std::string> out;
+  for (const StageInfo& info : stages_) out.push_back(info.name);
+  return out;
+}
+
+Needs needs_of(const StageInfo& info, const Settings& settings) {
+  Needs needs = info.needs;
+  for (const MethodInfo& method : info.methods) {
+    if (!settings.has(method.setting) || settings.is_auto(method.setting) || settings.text(method.setting) != method.name) continue;
+    needs.calib |= method.needs.calib;
+    needs.train |= method.needs.train;
+    needs.teacher |= method.needs.teacher;
+  }
+  return needs;
+}
+
+std::string output_of(const StageInfo& info, const Settings& settings) {
+  if (!info.output.empty()) return info.output;
+  return settings.has("to") && !settings.is_auto("to") ? settings.text("to") : "hf";
+}
+
+}  // namespace slmc::stage

@@ -1,0 +1,1 @@
+slmc_test(stage_test unit/stage_test.cpp LIBS slmc_stage)

@@ -70,7 +70,8 @@ std::string diagnostic_text(const Diagnostic& d) {
     if (d.place.line > 0 && d.place.column > 0) out += fmt::format(":{}", d.place.column);
     out += ": ";
   }
-  out += "error: " + d.message;
+  out += "error: ";
+  out += d.message;
   if (d.place.line > 0 && !d.place.line_text.empty()) return out + caret_picture(d.place, d.hint);
   return d.hint.empty() ? out : out + "\nhint: " + d.hint;
 }
@@ -109,13 +110,21 @@ Error& Error::while_doing(std::string what) {
   return *this;
 }
 
+Error& Error::in_file(std::string_view file) {
+  for (Diagnostic& d : diagnostics_) {
+    if (d.place.file.empty()) d.place.file = file;
+  }
+  what_ = text();
+  return *this;
+}
+
 std::string Error::text() const {
   std::string out;
   for (const Diagnostic& d : diagnostics_) {
     if (!out.empty()) out += '\n';
     out += diagnostic_text(d);
   }
-  for (const std::string& step : trail_) out += "\n  " + step;
+  for (const std::string& step : trail_) out.append("\n  ").append(step);
   return out;
 }
 

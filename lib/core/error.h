@@ -51,6 +51,8 @@ class Error : public std::exception {
   const std::string& message() const { return diagnostics_.front().message; }
   // Adds context while unwinding, outermost last: "while applying stage 'width'".
   Error& while_doing(std::string what);
+  // Names the file in every diagnostic that has none: readers call it around helpers that don't know the file.
+  Error& in_file(std::string_view file);
   const std::vector<std::string>& trail() const { return trail_; }
   // Whole text as a user sees it, without colour:
   //   FILE:LINE:COL: error: MESSAGE

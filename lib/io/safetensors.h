@@ -37,6 +37,8 @@ class SafetensorsFile {
   const std::string& file() const { return file_; }
 
  private:
+  void read_header();
+
   std::string file_;
   MappedFile map_;                                   // empty when made by parse
   std::span<const std::byte> bytes_;
@@ -50,7 +52,8 @@ class SafetensorsFile {
 std::vector<SafetensorsFile> open_safetensors_folder(const std::filesystem::path& folder);
 
 // Streams tensors to disk: the header is fixed first, then each tensor's bytes are given once, in any order.
-// Deterministic: tensors lie in the given order, the header is padded with spaces to 8 bytes, no gaps. Files appear on finish().
+// Deterministic: in each file tensors lie by falling element size, then in the given order, so that readers find them
+// aligned; the header is padded with spaces to 8 bytes; no gaps. Files appear on finish().
 class SafetensorsWriter {
  public:
   struct Entry {

@@ -42,7 +42,8 @@ TEST(Error, TextWithoutPlaceAndWithTrail) {
   EXPECT_EQ(error.text(),
             "error: the model must be there, but is not\nhint: run scripts/setup\n"
             "  while reading the teacher\n  while applying stage 'heal'");
-  EXPECT_EQ(Error(ErrorKind::Model, Place{"a.gguf", 0, 0, 1, {}}, "bad").text(), "a.gguf: error: bad");
+  EXPECT_EQ(Error(ErrorKind::Model, Place{"a.gguf", 0, 0, 1, {}}, "bad").in_file("b.gguf").text(), "a.gguf: error: bad");
+  EXPECT_STREQ(Error(ErrorKind::Model, "bad").in_file("b.gguf").what(), "b.gguf: error: bad");
 }
 
 TEST(Error, SeveralAreSortedByPosition) {

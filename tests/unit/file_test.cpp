@@ -8,40 +8,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/hash.h"
 #include "core/json.h"
 #include "tests/unit/error_text.h"
+#include "tests/unit/test_folder.h"
 
 namespace slmc {
 namespace {
 
 namespace fs = std::filesystem;
 
-using Names = std::vector<std::string>;
-
-class FileTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = fs::path(::testing::TempDir()) /
-              ("slmc-file-" + std::to_string(::getpid()) + "-" + ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override {
-    testing::fail_nth_write(0);
-    fs::remove_all(folder_);
-  }
-  std::vector<std::string> names() const {
-    std::vector<std::string> out;
-    for (const auto& entry : fs::directory_iterator(folder_)) out.push_back(entry.path().filename().string());
-    std::sort(out.begin(), out.end());
-    return out;
-  }
-  fs::path folder_;
-};
+using FileTest = FolderTest;
 
 TEST_F(FileTest, MapsWholeFiles) {
   write_text(folder_ / "a", "hello");

@@ -1,0 +1,1 @@
+slmc_test(safetensors_test unit/safetensors_test.cpp unit/allocation_limit.cpp LIBS slmc_io)

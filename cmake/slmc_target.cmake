@@ -20,8 +20,8 @@ find_program(SLMC_MOLD mold)
 function(slmc_target name)
   target_compile_features(${name} PUBLIC cxx_std_20)
   target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
-    -ffp-contract=off    # same bytes everywhere: no silent fused multiply-add
-    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)   # g++ 12 warns of every "text" + std::string (gcc bug 105329)
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>   # GCC bug 105651: false alarms on "text" + std::string
+    -ffp-contract=off)   # same bytes everywhere: no silent fused multiply-add
   if(SLMC_WERROR)
     target_compile_options(${name} PRIVATE -Werror)
   endif()

@@ -31,8 +31,10 @@ class Edit {
 
 // Gates over axes, by axis name: "hidden" [hidden], "vocab" [vocab], "block" [blocks], "block.{i}.ffn" [ffn], "block.{i}.kv" [kv],
 // "block.{i}.kv.q" [kv, q], "block.{i}.freq", "block.{i}.pass", "block.{i}.vd", "pos" [pos].
-// The decoder multiplies them in. Norms over a gated axis take statistics over the open coordinates (weighted by the gate), closed
-// vocabulary rows are left out of softmax (-inf logits). With gates in {0, 1}, gating equals cutting.
+// "hidden" is multiplied in behind every norm of the residual stream, "block" into what a block's parts add, inner axes into what the next
+// linear map reads (freq and pass: into queries), log "vocab" is added to logits: closed rows are left out of softmax. Norms over a gated
+// axis take statistics over the open coordinates, weighted by the gate; closed positions are skipped; a part whose gate is all zero (and
+// needs no gradient) is left out with its biases. With gates in {0, 1}, gating equals cutting.
 struct Gates {
   std::map<std::string, at::Tensor> of;
   const at::Tensor* find(const std::string& axis) const {

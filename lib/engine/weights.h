@@ -20,14 +20,18 @@ class Weights {
   virtual at::Tensor linear(const std::string& name, const at::Tensor& x) = 0;    // x [.., in] -> [.., out], bias NAME.bias included
 };
 
+// Where tensors that need no conversion live: in private memory, which trainers may write, or in the model file's read-only pages,
+// which cost no memory of the process and must never be written.
+enum class Storage { Owned, Mapped };
+
 // All tensors of a model in memory, on one device, in one dtype.
 class PlainWeights : public Weights {
  public:
   PlainWeights() = default;
-  // Reads every tensor once. rope tables stay fp64 on the device they are used. dtype: kFloat, kDouble, kBFloat16.
-  PlainWeights(const ir::Model& model, at::ScalarType dtype, at::Device device);
+  // Reads every tensor once. rope tables stay fp64 on the CPU: angles are computed there. dtype: kFloat, kDouble, kBFloat16.
+  PlainWeights(const ir::Model& model, at::ScalarType dtype, at::Device device, Storage storage = Storage::Owned);
   bool has(const std::string& name) const override;
-  at::Tensor tensor(const std::string& name) override;
+  at::Tensor tensor(const std::string& name) override;                            // SLMC_CHECK when there is none
   at::Tensor linear(const std::string& name, const at::Tensor& x) override;
   std::map<std::string, at::Tensor>& all() { return tensors_; }                   // trainers set requires_grad here
   const std::map<std::string, at::Tensor>& all() const { return tensors_; }
@@ -37,6 +41,7 @@ class PlainWeights : public Weights {
 };
 
 // Tensors of one block (or of outside the blocks, block = -1) only: block-by-block passes over models larger than memory.
-PlainWeights load_block(const ir::Model& model, std::int64_t block, at::ScalarType dtype, at::Device device);
+PlainWeights load_block(const ir::Model& model, std::int64_t block, at::ScalarType dtype, at::Device device,
+                        Storage storage = Storage::Owned);
 
 }  // namespace slmc::engine

@@ -19,13 +19,13 @@ struct Recorded : torch::CustomClassHolder {        // what backward needs besid
 
 struct Recompute : torch::autograd::Function<Recompute> {
   // `anchor` is a scalar that requires a gradient, so that a node exists even when only the body's own leaves do.
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& anchor, const variable_list& inputs,
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& anchor, at::TensorList inputs,
                             const c10::intrusive_ptr<Recorded>& recorded) {
     (void)anchor;
-    ctx->save_for_backward(inputs);
+    ctx->save_for_backward(inputs.vec());
     ctx->saved_data["recorded"] = c10::IValue::make_capsule(recorded);
     const at::NoGradGuard no_grad;
-    return recorded->body(inputs);
+    return recorded->body(inputs.vec());
   }
 
   static variable_list backward(torch::autograd::AutogradContext* ctx, variable_list gradient) {
@@ -51,7 +51,7 @@ at::Tensor checkpoint(Body body, const std::vector<at::Tensor>& inputs) {
   auto recorded = c10::make_intrusive<Recorded>();
   recorded->body = std::move(body);
   const at::Tensor anchor = at::zeros({}, inputs.front().options().dtype(at::kFloat)).requires_grad_();
-  return Recompute::apply(anchor, inputs, recorded);
+  return Recompute::apply(anchor, at::TensorList(inputs), recorded);
 }
 
 }  // namespace slmc::engine

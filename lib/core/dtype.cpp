@@ -81,7 +81,8 @@ inline std::uint16_t float_to_half(float value) {
   const std::uint32_t normal = (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
   // Subnormal result: adding 0.5 makes the FPU round the value to a multiple of 2^-24.
   const std::uint32_t subnormal = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
-  const std::uint32_t nan = 0x7e00u | (magnitude >> 13 & 0x1ffu);
+  const std::uint32_t payload = magnitude >> 13 & 0x3ffu;   // kept, so that bits read from a file go back unchanged
+  const std::uint32_t nan = 0x7c00u | (payload == 0 ? 0x200u : payload);
   std::uint32_t out = magnitude < 113u << 23 ? subnormal : normal;
   out = magnitude >= 143u << 23 ? 0x7c00u : out;          // 65536 and above; 65520 to 65535 round up by themselves
   out = magnitude > 0x7f800000u ? nan : out;
@@ -92,7 +93,8 @@ inline std::uint16_t float_to_bfloat(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
-  return static_cast<std::uint16_t>(nan ? bits >> 16 | 0x40u : rounded);
+  const std::uint32_t kept = bits >> 16 | ((bits >> 16 & 0x7fu) == 0 ? 0x40u : 0u);
+  return static_cast<std::uint16_t>(nan ? kept : rounded);
 }
 
 inline float bfloat_to_float(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "io/tensor_data.h"
 
@@ -27,6 +28,7 @@ struct GgmlTypeInfo {
 const GgmlTypeInfo* ggml_type(std::uint32_t number);        // nullptr: not one we read
 const GgmlTypeInfo* ggml_type(std::string_view name);       // any case
 const GgmlTypeInfo& info(GgmlType type);
+std::optional<DType> dtype_of(GgmlType type);               // dense types; else nothing
 std::optional<QuantScheme> scheme_of(GgmlType type);        // Q8_0 Q4_0 Q4_1 Q5_0 Q5_1; else nothing
 std::optional<GgmlType> ggml_type_of(const QuantScheme& scheme);
 

@@ -65,8 +65,10 @@ class GgufFile {
   const std::string& file() const { return file_; }
 
  private:
+  void read_header();
+
   std::string file_;
-  MappedFile map_;
+  MappedFile map_;                      // empty when made by parse
   std::span<const std::byte> bytes_;
   std::uint64_t alignment_ = 32;
   GgufMetadata metadata_;
@@ -94,7 +96,8 @@ class GgufWriter {
 };
 
 // Bytes of `data` in `type`: dense converts, Quantized packs when the schemes agree, everything else is dequantized and
-// fitted by the reference quantizer. Error(Unsupported) when the row length is not a multiple of the block.
+// fitted by the reference quantizer. Error(Unsupported) when the row length is not a multiple of the block; Error(Numeric)
+// when a value (or NaN) has no finite f16 scale in `type`.
 std::vector<std::byte> encode(const TensorData& data, GgmlType type, std::string_view name);
 
 }  // namespace slmc::io

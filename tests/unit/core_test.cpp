@@ -238,6 +238,8 @@ TEST(DType, SmallFloatsAreExact) {
   for (std::uint32_t b = 0; b < 65536; ++b) {
     expect_same(f16_to_f32(static_cast<std::uint16_t>(b)), slow_value(b, 5, 10, true), b);
     expect_same(bf16_to_f32(static_cast<std::uint16_t>(b)), slow_value(b, 8, 7, true), b);
+    EXPECT_EQ(f32_to_f16(f16_to_f32(static_cast<std::uint16_t>(b))), b);        // NaN payloads too
+    EXPECT_EQ(f32_to_bf16(bf16_to_f32(static_cast<std::uint16_t>(b))), b);
   }
   for (std::uint32_t b = 0; b < 256; ++b) {
     expect_same(f8_e4m3_to_f32(static_cast<std::uint8_t>(b)), slow_value(b, 4, 3, false), b);

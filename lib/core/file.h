@@ -45,6 +45,7 @@ class AtomicFile {
   void write(std::string_view text);
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
   std::uint64_t written() const { return written_; }
+  const std::filesystem::path& path() const { return temporary_; }   // for libraries that open the file by name (HDF5)
   void commit();                                          // flush, rename over the target, flush the folder
 
  private:

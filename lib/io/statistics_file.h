@@ -1,5 +1,6 @@
 #pragma once
 // HDF5 files of statistics (Gram matrices, means, cosines): named datasets plus one JSON attribute that says what they are.
+//   0 .. 511         user block: "slmc statistics 1 sha256 HEX", the hash of all that follows, checked before HDF5 sees it
 //   /NAME            dataset of F32, F64 or I64, chunked by rows, little-endian     e.g. /block.3.ffn.down.in/gram
 //   attribute "slmc" JSON: {"slmc_statistics": 1, "model": hash, "data": hash, ...}
 // A damaged file is a cache miss for the caller: Error(Data).

@@ -2,7 +2,7 @@
 // A recipe as text: YAML or JSON, read by one decoder into a tree that keeps places. What YAML would guess, we don't:
 // a plain scalar stays text until a setting's type reads it, so `no`, `on`, `010` and `1_000` can't change their meaning.
 // Refused with a place: duplicate keys, anchors, aliases and merge keys, tags, several documents, keys that are not plain
-// words, nesting over 32, more than 100,000 nodes, files over 4 MB. (yaml-cpp 0.7 accepts the first, and counts marks from 0.)
+// words, nesting over 32, more than 100,000 nodes, files over 1 MiB. (yaml-cpp 0.7 accepts the first, and counts marks from 0.)
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -30,14 +30,19 @@ struct Node {
   Place key_place(std::string_view key) const;             // the value's own place when the key is not there
 };
 
+inline constexpr std::size_t kMostBytes = 1 << 20, kMostNodes = 100'000, kMostDepth = 32, kMostProblems = 50;
+
 // Parses a whole document. Syntax errors and everything refused above go to `problems`; the tree holds what could be read.
 Node parse_document(std::string_view text, const std::string& file, std::vector<Diagnostic>& problems);
 
-// Scalars as JSON: plain `true`, `false`, `null` and JSON numbers become such; everything else is text.
+// Scalars as JSON: plain `true`, `false` and JSON numbers become such, empty and `null` become null; everything else is text.
 Json to_json(const Node& node);
-Node from_json(const Json& json, const Place& place);      // every node gets `place`
+// The same with every scalar as text, for settings tables, which know what each value is.
+Json to_json_texts(const Node& node);
+Node from_json(const Json& json, const Place& place);      // every node gets `place`; scalars as they would be typed
 
-// Sorts by file, line and column, and throws Error(Recipe) when there is any problem.
-void throw_problems(std::vector<Diagnostic> problems);
+// Throws Error(kind) with all problems sorted by place, when there are any. Their lines are taken from `text`, the document's own:
+// nodes don't carry them, because a document may be one long line.
+void throw_problems(std::vector<Diagnostic> problems, std::string_view text, ErrorKind kind = ErrorKind::Recipe);
 
 }  // namespace slmc::recipe

@@ -28,9 +28,14 @@ namespace slmc::recipe {
 
 inline constexpr int kRecipeVersion = 1;
 
+struct DataFile {
+  std::filesystem::path path;                 // absolute
+  Place place;
+};
+
 struct DataSection {
   SharedJson spec;                            // as data::data_spec_from_json reads it, paths absolute
-  std::vector<std::filesystem::path> files;   // all of them, in order
+  std::vector<DataFile> files;                // all of them, in order
   std::map<std::string, std::string> licences;// by domain ("" for a plain section)
   Place place;
 };
@@ -41,6 +46,7 @@ struct StageEntry {
   const stage::StageInfo* info = nullptr;     // in the registry that decoded it
   stage::Settings settings;                   // complete; paths absolute, models "$id", "hf:..." or absolute
   Place place;                                // of the entry
+  std::map<std::string, DataSection> data;    // inline sections, by the name of the setting of type Data
   std::map<std::string, Place> places;        // of each setting that was written
 };
 

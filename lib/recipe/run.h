@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "recipe/metrics.h"
 #include "recipe/resolve.h"
 #include "stage/job.h"
 
@@ -85,13 +86,5 @@ RunResult run(const Chain& chain, const RunOptions& options, const Executor& exe
 // The kernel path that this work folder started with, "" for none: ask the engine for it, so that a measurement that could go either way
 // does not split a chain. `run` writes it.
 std::string kept_gemm(const std::filesystem::path& work);
-
-// Metrics that gates may name, with whether they need eval tasks; used by the decoder and `slmc help gates`.
-struct MetricInfo {
-  std::string name, unit, help;
-  bool from_eval = false;
-  bool needs_reference = false;
-};
-const std::vector<MetricInfo>& metric_table();
 
 }  // namespace slmc::recipe

@@ -1,0 +1,93 @@
+// --set width.ffn=1280: written into the tree before it is decoded, so that a flag is checked like the file.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "recipe/decode.h"
+
+namespace slmc::recipe {
+namespace {
+
+void mark(Node& node, const Place& place) {
+  node.place = place;
+  node.flag = true;
+  std::fill(node.key_places.begin(), node.key_places.end(), place);
+  for (Node& item : node.items) mark(item, place);
+  for (auto& [key, value] : node.entries) mark(value, place);
+}
+
+std::vector<std::string> split(std::string_view path) {
+  std::vector<std::string> out;
+  for (std::size_t dot; (dot = path.find('.')) != std::string_view::npos; path.remove_prefix(dot + 1)) out.emplace_back(path.substr(0, dot));
+  out.emplace_back(path);
+  return out;
+}
+
+// The map entry of that name, made when absent.
+Node& entry(Node& map, const std::string& key, const Place& place) {
+  if (map.kind != Node::Kind::Map) {
+    map = Node{};
+    map.kind = Node::Kind::Map;
+    map.place = place;
+  }
+  const auto it = std::find_if(map.entries.begin(), map.entries.end(), [&](const auto& e) { return e.first == key; });
+  if (it != map.entries.end()) return it->second;
+  map.entries.emplace_back(key, Node{});
+  map.key_places.push_back(place);
+  map.entries.back().second.place = place;
+  return map.entries.back().second;
+}
+
+std::string stage_id(const Node& stage) {
+  const Node* id = stage.kind == Node::Kind::Map ? stage.find("id") : nullptr;
+  return id && id->kind == Node::Kind::Scalar ? id->text : std::string();
+}
+
+// Where the path's first word leads: a stage's `with`, or a top-level key. Null, with a problem, when it is neither.
+Node* start(Node& root, const std::string& word, const Place& place, Problems& problems) {
+  std::vector<std::string> known = top_level_keys();
+  if (std::find(known.begin(), known.end(), word) != known.end()) return &entry(root, word, place);
+  if (root.kind == Node::Kind::Map && root.find("stages")) {
+    for (Node& stage : entry(root, "stages", root.key_place("stages")).items) {
+      if (stage_id(stage) == word && !word.empty()) return &entry(stage, "with", place);
+      known.push_back(stage_id(stage));
+    }
+  }
+  problems.push_back({fmt::format("a --set must begin with a stage's id or a key of the recipe, but begins with '{}'", word), place, suggestion(word, known)});
+  return nullptr;
+}
+
+void apply_one(Node& root, const std::string& assignment, Problems& problems) {
+  const Place place{"--set " + assignment, 0, 0, 1, {}};
+  const std::size_t equals = assignment.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    problems.push_back({"a --set must be PATH=VALUE, but is not", place, "for example --set width.ffn=1280"});
+    return;
+  }
+  Problems wrong;
+  Node value = parse_document(std::string_view(assignment).substr(equals + 1), "--set", wrong);
+  if (!wrong.empty()) {
+    problems.push_back({wrong.front().message, place, wrong.front().hint});
+    return;
+  }
+  mark(value, place);
+  const std::vector<std::string> path = split(std::string_view(assignment).substr(0, equals));
+  Node* at = start(root, path.front(), place, problems);
+  for (std::size_t i = 1; at != nullptr && i < path.size(); ++i) {
+    if (at->kind == Node::Kind::List || (at->kind == Node::Kind::Scalar && !at->flag)) {
+      problems.push_back({fmt::format("a --set must lead through groups of keys, but '{}' is {}", path[i - 1], at->kind == Node::Kind::List ? "a list" : "a value"), place, {}});
+      return;
+    }
+    at = &entry(*at, path[i], place);
+  }
+  if (at != nullptr) *at = std::move(value);
+}
+
+}  // namespace
+
+void apply_overrides(Node& root, const std::vector<std::string>& set, Problems& problems) {
+  if (root.kind != Node::Kind::Map) return;
+  for (const std::string& assignment : set) apply_one(root, assignment, problems);
+}
+
+}  // namespace slmc::recipe

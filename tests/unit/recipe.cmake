@@ -1,0 +1,1 @@
+slmc_test(recipe_decode_test unit/recipe_decode_test.cpp LIBS slmc_recipe)

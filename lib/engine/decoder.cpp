@@ -93,6 +93,10 @@ at::Tensor run_recomputed(const Arch& arch, Weights& weights, const at::Tensor& 
 
 Arch arch_of(const ir::Model& model) { return {model.decoder(), model.sizes()}; }
 
+Loaded load(const ir::Model& model, at::ScalarType dtype, at::Device device, Storage storage) {
+  return {arch_of(model), PlainWeights(model, dtype, device, storage)};
+}
+
 at::Tensor embed(const Arch& arch, Weights& weights, const at::Tensor& ids, const Pass& pass) {
   require_ids(ids, arch.sizes.vocab);
   const at::Tensor x = at::embedding(weights.tensor("embed"), ids);

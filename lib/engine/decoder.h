@@ -19,6 +19,13 @@ struct Arch {                      // what the program needs besides weights
 };
 Arch arch_of(const ir::Model& model);
 
+// A model ready to run.
+struct Loaded {
+  Arch arch;
+  PlainWeights weights;
+};
+Loaded load(const ir::Model& model, at::ScalarType dtype, at::Device device, Storage storage = Storage::Mapped);
+
 // Keys and values of the tokens seen so far, per block; grows by doubling up to `capacity` tokens.
 class KvCache {
  public:

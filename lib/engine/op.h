@@ -10,6 +10,7 @@
 #include "data/source.h"
 #include "engine/decoder.h"
 #include "ir/model.h"
+#include "stage/info.h"
 #include "stage/job.h"
 
 namespace slmc::engine {
@@ -32,6 +33,15 @@ struct OpContext {
 
 // Does the whole job and returns the fields of its result event (written to job.out is what job.h says).
 using Op = std::function<Json(OpContext&)>;
-using Ops = std::map<std::string, Op>;
+
+// An op with the record that it shares with the front program: its settings table is how the job is read. Method folders fill this in
+// `void add_ops(engine::Ops&)`.
+struct OpEntry {
+  const stage::StageInfo* info = nullptr;      // static storage
+  Op run;
+};
+using Ops = std::map<std::string, OpEntry>;
+void add_op(Ops& ops, const stage::StageInfo& info, Op run);      // under info.name; SLMC_CHECK when it is there already
+void add_measures(Ops& ops);                                      // eval, bench, generate, chat, doctor (stage/measures.h)
 
 }  // namespace slmc::engine

@@ -1,0 +1,52 @@
+#include "engine/op.h"
+
+#include <ATen/ops/empty.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/cancel.h"
+
+namespace slmc::engine {
+
+OpContext::OpContext(const stage::Job& the_job, stage::Events& the_events, at::Device the_device)
+    : job(the_job), events(the_events), device(the_device) {}
+
+const ir::Model& OpContext::model() {
+  if (!model_) model_ = ir::load(job.model);
+  return *model_;
+}
+
+ir::Model OpContext::other(const std::string& name) {
+  const auto it = job.models.find(name);
+  if (it == job.models.end()) throw Error(ErrorKind::Usage, "the model '" + name + "' must be given, but is not", "--" + name + " MODEL");
+  return ir::load(it->second);
+}
+
+std::optional<data::WindowSource> OpContext::source(const std::string& which) {
+  const Json& specs = *job.data;
+  if (!specs.contains(which)) return std::nullopt;
+  const auto& tokenizer = model().tokenizer();
+  if (!tokenizer) throw Error(ErrorKind::Model, "the model must have a tokenizer to read texts with, but has none", model().source());
+  return data::WindowSource(data::data_spec_from_json(specs[which], "the job", "data." + which), *tokenizer);
+}
+
+at::Tensor OpContext::windows(const std::string& which) {
+  const auto texts = source(which);
+  if (!texts) throw Error(ErrorKind::Usage, "data '" + which + "' must be given, but is not");
+  const data::DataSpec& spec = texts->spec();
+  SLMC_CHECK(spec.samples > 0);
+  at::Tensor out = at::empty({spec.samples, spec.seq}, at::kLong);
+  auto* to = out.mutable_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < spec.samples; ++i) {
+    cancel_point("nothing was written");
+    for (const std::int32_t id : texts->at(i).ids) *to++ = id;
+  }
+  return out;
+}
+
+void add_op(Ops& ops, const stage::StageInfo& info, Op run) {
+  SLMC_CHECK(!ops.contains(info.name));
+  ops[info.name] = {&info, std::move(run)};
+}
+
+}  // namespace slmc::engine

@@ -16,6 +16,7 @@
 // (D2) a leaf's axes keep the order in which the text names them.
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,7 @@ namespace slmc::ir {
 // Size of an axis inside one block: "ffn" -> 1536. Short names ("ffn") mean the axis under `block` when there is one.
 using SizeOf = std::function<std::int64_t(std::string_view axis)>;
 
-struct DimNode;   // parsed form, dim.cpp
+struct DimTerm;   // parsed form, dim.cpp
 
 struct Leaf {
   std::string tensor;                     // logical tensor, "" in a logical tensor's own dims
@@ -42,6 +43,7 @@ class Dim {
   // Error(Recipe) with a caret under the wrong character.
   static Dim parse(std::string_view text, std::string_view file);
   std::int64_t size(const SizeOf& size_of) const;
+  // Empty products (an axis of size 0) give no leaf.
   std::vector<Leaf> leaves(const SizeOf& size_of) const;
   std::vector<std::string> axes() const;            // every axis named, each once, in order of appearance
   bool carries(std::string_view axis) const;
@@ -49,7 +51,10 @@ class Dim {
 
  private:
   std::string text_;
-  std::vector<DimNode> nodes_;
+  std::shared_ptr<const std::vector<DimTerm>> terms_;
 };
+
+// "vocab, hidden": dims separated by commas, outermost first.
+std::vector<Dim> parse_layout(std::string_view text, std::string_view file);
 
 }  // namespace slmc::ir

@@ -1,0 +1,3 @@
+add_executable(bench_tokenizer bench/bench_tokenizer.cpp)
+slmc_target(bench_tokenizer)
+target_link_libraries(bench_tokenizer PRIVATE slmc_text slmc_io slmc_core)

@@ -29,6 +29,7 @@ struct ReportGate {
   std::string limit;                               // "at most 2.0"
   std::string value;                               // "1.31", "not measured"
   bool met = false;
+  std::optional<double> least, most;               // drawn into the picture when it shows this metric
 };
 
 struct Report {
@@ -38,7 +39,8 @@ struct Report {
   std::vector<ReportRow> rows;                     // the input first
   std::vector<ReportGate> gates;
   std::string quality_metric = "ppl";              // drawn against size
-  std::vector<std::string> metric_order;           // columns; others follow by name
+  std::vector<std::string> metric_order;           // columns, by base name; empty = the usual ones
+  std::vector<HeatStrip> strips;                   // scores of layers and the like
   std::vector<std::pair<std::string, std::string>> environment;   // "torch" -> "2.13.0"
   std::string recipe;                              // its text
   Json const* lineage = nullptr;                   // array of entries, of the last model

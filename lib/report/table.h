@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/text.h"
+
 namespace slmc::report {
 
 struct Table {
@@ -15,11 +17,10 @@ struct Table {
 struct TableStyle {
   bool plain = false;
   bool bold_titles = false;                        // terminal escape codes
-  int width = 0;                                   // columns of the terminal; longer first columns are cut with "…"; 0 = no limit
+  int width = 0;                                   // columns of the terminal; the widest text column is cut with "…"; 0 = no limit
 };
 
 std::string render(const Table& table, const TableStyle& style = {});
-int display_width(std::string_view utf8);          // code points; wide and combining ones counted as terminals do
-std::string wrap(std::string_view text, int width, int indent);   // words; every line but the first indented
+bool looks_like_number(std::string_view cell);     // "12.5 MB", "-3", "1 min 2 s", "–" and empty cells
 
 }  // namespace slmc::report

@@ -95,6 +95,9 @@ class GgufWriter {
   std::unique_ptr<State> state_;
 };
 
+// Exact bytes of the file that such a writer makes, padding included.
+std::uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries);
+
 // Bytes of `data` in `type`: dense converts, Quantized packs when the schemes agree, everything else is dequantized and
 // fitted by the reference quantizer. Error(Unsupported) when the row length is not a multiple of the block; Error(Numeric)
 // when a value (or NaN) has no finite f16 scale in `type`.

@@ -78,6 +78,61 @@ bool consistent(const GgufValue& value) {
 
 }  // namespace
 
+namespace {
+
+// Everything before the tensor data, and how long the file will be.
+struct Prepared {
+  std::string header;
+  std::vector<std::uint64_t> sizes;  // of each tensor's data, without padding
+  std::uint64_t alignment = 32;
+  std::uint64_t file_bytes = 0;
+};
+
+std::uint64_t tensor_info(const GgufWriter::Entry& entry, std::uint64_t offset, Header& header) {
+  if (entry.name.size() > kMostNameBytes || entry.shape.size() > 4) {
+    throw Error(ErrorKind::Unsupported,
+                fmt::format("a tensor of a GGUF file must have at most {} bytes of name and 4 dimensions, but '{}' has {} and {}",
+                            kMostNameBytes, entry.name, entry.name.size(), entry.shape.size()));
+  }
+  header.text(entry.name);
+  header.number(static_cast<std::uint32_t>(entry.shape.size()));
+  for (std::size_t i = entry.shape.size(); i-- > 0;) header.number(entry.shape[i]);
+  header.number(static_cast<std::uint32_t>(entry.type));
+  header.number(offset);
+  return gguf_bytes(entry.type, entry.shape, fmt::format("the tensor '{}'", entry.name));
+}
+
+Prepared prepare(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries) {
+  Prepared p;
+  p.alignment = gguf_alignment(metadata);
+  Header header;
+  header.bytes = "GGUF";
+  header.number(kGgufVersion);
+  header.number<std::uint64_t>(entries.size());
+  header.number<std::uint64_t>(metadata.size());
+  std::set<std::string_view> keys, names;
+  for (const auto& [key, value] : metadata) {
+    SLMC_CHECK(keys.insert(key).second && consistent(value));
+    header.pair(key, value);
+  }
+  std::uint64_t offset = 0;
+  for (const GgufWriter::Entry& entry : entries) {
+    SLMC_CHECK(names.insert(entry.name).second);
+    p.sizes.push_back(tensor_info(entry, offset, header));
+    offset = gguf_aligned(checked_add(offset, p.sizes.back(), "the data"), p.alignment);
+  }
+  header.bytes.resize(gguf_aligned(header.bytes.size(), p.alignment), '\0');
+  p.header = std::move(header.bytes);
+  p.file_bytes = checked_add(p.header.size(), offset, "the file");
+  return p;
+}
+
+}  // namespace
+
+std::uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries) {
+  return prepare(metadata, entries).file_bytes;
+}
+
 struct GgufWriter::State {
   AtomicFile file;
   std::vector<Entry> entries;
@@ -85,40 +140,11 @@ struct GgufWriter::State {
   std::uint64_t alignment = 32;
   std::size_t next = 0;              // the entry to be written
 
-  State(const std::filesystem::path& path, const GgufMetadata& metadata, std::vector<Entry> all)
-      : file(path), entries(std::move(all)), alignment(gguf_alignment(metadata)) {
-    Header header;
-    header.bytes = "GGUF";
-    header.number(kGgufVersion);
-    header.number<std::uint64_t>(entries.size());
-    header.number<std::uint64_t>(metadata.size());
-    std::set<std::string_view> keys, names;
-    for (const auto& [key, value] : metadata) {
-      SLMC_CHECK(keys.insert(key).second && consistent(value));
-      header.pair(key, value);
-    }
-    std::uint64_t offset = 0;
-    for (const Entry& entry : entries) {
-      SLMC_CHECK(names.insert(entry.name).second);
-      sizes.push_back(tensor_info(entry, offset, header));
-      offset = gguf_aligned(checked_add(offset, sizes.back(), "the data"), alignment);
-    }
-    header.bytes.resize(gguf_aligned(header.bytes.size(), alignment), '\0');
-    file.write(header.bytes);
-  }
-
-  std::uint64_t tensor_info(const Entry& entry, std::uint64_t offset, Header& header) const {
-    if (entry.name.size() > kMostNameBytes || entry.shape.size() > 4) {
-      throw Error(ErrorKind::Unsupported,
-                  fmt::format("a tensor of a GGUF file must have at most {} bytes of name and 4 dimensions, but '{}' has {} and {}",
-                              kMostNameBytes, entry.name, entry.name.size(), entry.shape.size()));
-    }
-    header.text(entry.name);
-    header.number(static_cast<std::uint32_t>(entry.shape.size()));
-    for (std::size_t i = entry.shape.size(); i-- > 0;) header.number(entry.shape[i]);
-    header.number(static_cast<std::uint32_t>(entry.type));
-    header.number(offset);
-    return gguf_bytes(entry.type, entry.shape, fmt::format("the tensor '{}'", entry.name));
+  State(const std::filesystem::path& path, const GgufMetadata& metadata, std::vector<Entry> all) : file(path), entries(std::move(all)) {
+    Prepared p = prepare(metadata, entries);
+    sizes = std::move(p.sizes);
+    alignment = p.alignment;
+    file.write(p.header);
   }
 };
 

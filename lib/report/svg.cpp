@@ -90,36 +90,44 @@ struct Box {
   bool meets(const Box& o) const { return x < o.x + o.w && o.x < x + w && y < o.y + o.h && o.y < y + h; }
 };
 
-// Puts labels beside marks where they hide neither a mark nor another label: eight places are tried in order.
+// Puts labels beside marks where they hide no mark, label or line: eight places are tried in order, then again further off, at last
+// over lines.
 class Labels {
  public:
   Labels(double width, double height) : width_(width), height_(height) {}
   void block_mark(double x, double y) { taken_.push_back({x - 5, y - 5, 10, 10}); }
   void block_line(double x1, double y1, double x2, double y2) {
     const double length = std::hypot(x2 - x1, y2 - y1);
-    for (double at = 0; at < length; at += 5) taken_.push_back({x1 + (x2 - x1) * at / length, y1 + (y2 - y1) * at / length, 1, 1});
+    for (double at = 0; at < length; at += 5) lines_.push_back({x1 + (x2 - x1) * at / length, y1 + (y2 - y1) * at / length, 1, 1});
   }
   std::string put(double x, double y, const std::string& label) {
     const double w = display_width(label) * kCharacter, h = kFont + 2;
     const std::array<std::array<double, 2>, 8> places = {{{9, 4}, {-w / 2, -10}, {-w / 2, 20}, {-w - 9, 4}, {7, -8}, {7, 18}, {-w - 7, -8}, {-w - 7, 18}}};
-    Box best{};
-    bool found = false;
-    for (const auto& p : places) {
-      const Box box{x + p[0], y + p[1] - h + 3, w, h};
-      const bool inside = box.x >= 2 && box.x + box.w <= width_ - 2 && box.y >= 2 && box.y + box.h <= height_ - 2;
-      if (!inside || std::any_of(taken_.begin(), taken_.end(), [&](const Box& o) { return o.meets(box); })) continue;
-      best = box;
-      found = true;
-      break;
+    Box best{std::clamp(x + 9, 2.0, std::max(2.0, width_ - w - 2)), y + 4 - h + 3, w, h};
+    for (int round = 0; round < 8; ++round) {
+      const double further = (round % 4) * (h + 2);
+      bool found = false;
+      for (const auto& p : places) {
+        const Box box{x + p[0], y + p[1] + (p[1] < 0 ? -further : further) - h + 3, w, h};
+        if (!free(box, round < 4)) continue;
+        best = box;
+        found = true;
+        break;
+      }
+      if (found) break;
     }
-    if (!found) best = {std::clamp(x + 9, 2.0, std::max(2.0, width_ - w - 2)), y + 4 - h + 3, w, h};
     taken_.push_back(best);
     return text(best.x, best.y + h - 3, label);
   }
 
  private:
+  bool free(const Box& box, bool mind_lines) const {
+    const auto meets = [&](const Box& o) { return o.meets(box); };
+    return box.x >= 2 && box.x + box.w <= width_ - 2 && box.y >= 2 && box.y + box.h <= height_ - 2 &&
+           std::none_of(taken_.begin(), taken_.end(), meets) && !(mind_lines && std::any_of(lines_.begin(), lines_.end(), meets));
+  }
   double width_, height_;
-  std::vector<Box> taken_;
+  std::vector<Box> taken_, lines_;
 };
 
 struct Frame {

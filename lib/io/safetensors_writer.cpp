@@ -13,9 +13,9 @@ namespace slmc::io {
 namespace fs = std::filesystem;
 namespace {
 
-struct Slot {                      // where one tensor goes
+struct Slot {  // where one tensor goes
   std::size_t shard = 0;
-  std::uint64_t offset = 0;        // from the start of the shard's data, then of the shard
+  std::uint64_t offset = 0;  // from the start of the shard's data, then of the shard
   std::uint64_t bytes = 0;
   bool written = false;
 };
@@ -45,9 +45,9 @@ struct SafetensorsWriter::State {
   std::vector<Entry> entries;
   std::map<std::string, Slot, std::less<>> slots;
   std::size_t shards = 1;
-  std::deque<AtomicFile> files;                  // a deque: files can't move
-  std::vector<fs::path> paths;                   // of the files
-  fs::path index_path;                           // empty when there is no index
+  std::deque<AtomicFile> files;  // a deque: files can't move
+  std::vector<fs::path> paths;   // of the files
+  fs::path index_path;           // empty when there is no index
   std::uint64_t total_bytes = 0;
   std::size_t written = 0;
 
@@ -65,7 +65,8 @@ struct SafetensorsWriter::State {
       filled += bytes;
       total_bytes += bytes;
     }
-    std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return size_of(a.dtype) > size_of(b.dtype); });
+    std::stable_sort(entries.begin(), entries.end(),
+                     [](const Entry& a, const Entry& b) { return size_of(a.dtype) > size_of(b.dtype); });
     std::vector<std::uint64_t> end(shards, 0);
     for (const Entry& entry : entries) {
       Slot& slot = slots.at(entry.name);
@@ -126,14 +127,16 @@ SafetensorsWriter::SafetensorsWriter(std::unique_ptr<State> state) : state_(std:
 SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&&) noexcept = default;
 SafetensorsWriter::~SafetensorsWriter() = default;
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& folder, std::vector<Entry> entries, std::map<std::string, std::string> metadata,
-                                     std::uint64_t shard_bytes)
+SafetensorsWriter::SafetensorsWriter(const fs::path& folder, std::vector<Entry> entries,
+                                     std::map<std::string, std::string> metadata, std::uint64_t shard_bytes)
     : state_(std::make_unique<State>(std::move(entries), shard_bytes)) {
-  for (std::size_t i = 0; i < state_->shards; ++i) state_->begin(folder / shard_name(i, state_->shards), i, metadata);
+  for (std::size_t i = 0; i < state_->shards; ++i)
+    state_->begin(folder / shard_name(i, state_->shards), i, metadata);
   if (state_->shards > 1) state_->index_path = folder / "model.safetensors.index.json";
 }
 
-SafetensorsWriter SafetensorsWriter::single(const fs::path& file, std::vector<Entry> entries, std::map<std::string, std::string> metadata) {
+SafetensorsWriter SafetensorsWriter::single(const fs::path& file, std::vector<Entry> entries,
+                                            std::map<std::string, std::string> metadata) {
   auto state = std::make_unique<State>(std::move(entries), ~0ull);
   state->begin(file, 0, metadata);
   return SafetensorsWriter(std::move(state));

@@ -142,52 +142,32 @@ float f8_e5m2_to_f32(std::uint8_t bits) { return half_to_float(static_cast<std::
 void to_f32(DType type, std::span<const std::byte> from, std::span<float> to) {
   SLMC_CHECK(from.size() == to.size() * size_of(type));
   switch (type) {
-    case DType::F64:
-      return read_numbers<double>(from, to);
-    case DType::F32:
-      return read_numbers<float>(from, to);
-    case DType::F16:
-      return read_all<std::uint16_t>(from, to, half_to_float);
-    case DType::BF16:
-      return read_all<std::uint16_t>(from, to, bfloat_to_float);
-    case DType::F8_E4M3:
-      return read_all<std::uint8_t>(from, to, f8_e4m3_to_f32);
-    case DType::F8_E5M2:
-      return read_all<std::uint8_t>(from, to, f8_e5m2_to_f32);
-    case DType::I64:
-      return read_numbers<std::int64_t>(from, to);
-    case DType::I32:
-      return read_numbers<std::int32_t>(from, to);
-    case DType::I16:
-      return read_numbers<std::int16_t>(from, to);
-    case DType::I8:
-      return read_numbers<std::int8_t>(from, to);
-    case DType::U64:
-      return read_numbers<std::uint64_t>(from, to);
-    case DType::U32:
-      return read_numbers<std::uint32_t>(from, to);
-    case DType::U16:
-      return read_numbers<std::uint16_t>(from, to);
-    case DType::U8:
-      return read_numbers<std::uint8_t>(from, to);
-    case DType::Bool:
-      return read_all<std::uint8_t>(from, to, [](std::uint8_t x) { return x ? 1.0f : 0.0f; });
+    case DType::F64: return read_numbers<double>(from, to);
+    case DType::F32: return read_numbers<float>(from, to);
+    case DType::F16: return read_all<std::uint16_t>(from, to, half_to_float);
+    case DType::BF16: return read_all<std::uint16_t>(from, to, bfloat_to_float);
+    case DType::F8_E4M3: return read_all<std::uint8_t>(from, to, f8_e4m3_to_f32);
+    case DType::F8_E5M2: return read_all<std::uint8_t>(from, to, f8_e5m2_to_f32);
+    case DType::I64: return read_numbers<std::int64_t>(from, to);
+    case DType::I32: return read_numbers<std::int32_t>(from, to);
+    case DType::I16: return read_numbers<std::int16_t>(from, to);
+    case DType::I8: return read_numbers<std::int8_t>(from, to);
+    case DType::U64: return read_numbers<std::uint64_t>(from, to);
+    case DType::U32: return read_numbers<std::uint32_t>(from, to);
+    case DType::U16: return read_numbers<std::uint16_t>(from, to);
+    case DType::U8: return read_numbers<std::uint8_t>(from, to);
+    case DType::Bool: return read_all<std::uint8_t>(from, to, [](std::uint8_t x) { return x ? 1.0f : 0.0f; });
   }
 }
 
 void from_f32(DType type, std::span<const float> from, std::span<std::byte> to) {
   SLMC_CHECK(to.size() == from.size() * size_of(type));
   switch (type) {
-    case DType::F64:
-      return write_all<double>(from, to, [](float x) { return static_cast<double>(x); });
-    case DType::F32:
-      return write_all<float>(from, to, [](float x) { return x; });
-    case DType::F16:
-      return write_all<std::uint16_t>(from, to, float_to_half);
-    case DType::BF16:
-      return write_all<std::uint16_t>(from, to, float_to_bfloat);
-    default:
-      SLMC_CHECK(!"from_f32 writes F64, F32, F16 and BF16 only");
+    case DType::F64: return write_all<double>(from, to, [](float x) { return static_cast<double>(x); });
+    case DType::F32: return write_all<float>(from, to, [](float x) { return x; });
+    case DType::F16: return write_all<std::uint16_t>(from, to, float_to_half);
+    case DType::BF16: return write_all<std::uint16_t>(from, to, float_to_bfloat);
+    default: SLMC_CHECK(!"from_f32 writes F64, F32, F16 and BF16 only");
   }
 }
 

@@ -204,14 +204,10 @@ namespace {
 
 std::string type_text(const Json& value) {
   switch (value.type()) {
-    case Json::value_t::null:
-      return "null";
-    case Json::value_t::object:
-      return "an object";
-    case Json::value_t::array:
-      return "an array";
-    default:
-      break;
+    case Json::value_t::null: return "null";
+    case Json::value_t::object: return "an object";
+    case Json::value_t::array: return "an array";
+    default: break;
   }
   std::string text = dump_compact(value);
   if (text.size() > 60) text = text.substr(0, 57) + "...";

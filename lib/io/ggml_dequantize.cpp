@@ -180,22 +180,14 @@ void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<floa
              values.size() / static_cast<std::size_t>(t.block) * static_cast<std::size_t>(t.bytes));
   if (const std::optional<DType> dense = dtype_of(type)) return to_f32(*dense, blocks, values);
   switch (type) {
-    case GgmlType::Q2_K:
-      return each_block(t, blocks, values, dequantize_q2_k);
-    case GgmlType::Q3_K:
-      return each_block(t, blocks, values, dequantize_q3_k);
-    case GgmlType::Q4_K:
-      return each_block(t, blocks, values, dequantize_q4_k);
-    case GgmlType::Q5_K:
-      return each_block(t, blocks, values, dequantize_q5_k);
-    case GgmlType::Q6_K:
-      return each_block(t, blocks, values, dequantize_q6_k);
-    case GgmlType::IQ4_NL:
-      return each_block(t, blocks, values, dequantize_iq4_nl);
-    case GgmlType::IQ4_XS:
-      return each_block(t, blocks, values, dequantize_iq4_xs);
-    default:
-      break;
+    case GgmlType::Q2_K: return each_block(t, blocks, values, dequantize_q2_k);
+    case GgmlType::Q3_K: return each_block(t, blocks, values, dequantize_q3_k);
+    case GgmlType::Q4_K: return each_block(t, blocks, values, dequantize_q4_k);
+    case GgmlType::Q5_K: return each_block(t, blocks, values, dequantize_q5_k);
+    case GgmlType::Q6_K: return each_block(t, blocks, values, dequantize_q6_k);
+    case GgmlType::IQ4_NL: return each_block(t, blocks, values, dequantize_iq4_nl);
+    case GgmlType::IQ4_XS: return each_block(t, blocks, values, dequantize_iq4_xs);
+    default: break;
   }
   with_block32(type, [&](auto block) {
     using Block = decltype(block);

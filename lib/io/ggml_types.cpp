@@ -60,42 +60,27 @@ const GgmlTypeInfo& info(GgmlType type) {
 
 std::optional<DType> dtype_of(GgmlType type) {
   switch (type) {
-    case GgmlType::F32:
-      return DType::F32;
-    case GgmlType::F16:
-      return DType::F16;
-    case GgmlType::BF16:
-      return DType::BF16;
-    case GgmlType::F64:
-      return DType::F64;
-    case GgmlType::I8:
-      return DType::I8;
-    case GgmlType::I16:
-      return DType::I16;
-    case GgmlType::I32:
-      return DType::I32;
-    case GgmlType::I64:
-      return DType::I64;
-    default:
-      return std::nullopt;
+    case GgmlType::F32: return DType::F32;
+    case GgmlType::F16: return DType::F16;
+    case GgmlType::BF16: return DType::BF16;
+    case GgmlType::F64: return DType::F64;
+    case GgmlType::I8: return DType::I8;
+    case GgmlType::I16: return DType::I16;
+    case GgmlType::I32: return DType::I32;
+    case GgmlType::I64: return DType::I64;
+    default: return std::nullopt;
   }
 }
 
 std::optional<QuantScheme> scheme_of(GgmlType type) {
   using Zero = QuantScheme::Zero;
   switch (type) {
-    case GgmlType::Q8_0:
-      return QuantScheme{8, 32, Zero::Symmetric, DType::F16};
-    case GgmlType::Q4_0:
-      return QuantScheme{4, 32, Zero::Symmetric, DType::F16};
-    case GgmlType::Q4_1:
-      return QuantScheme{4, 32, Zero::Min, DType::F16};
-    case GgmlType::Q5_0:
-      return QuantScheme{5, 32, Zero::Symmetric, DType::F16};
-    case GgmlType::Q5_1:
-      return QuantScheme{5, 32, Zero::Min, DType::F16};
-    default:
-      return std::nullopt;
+    case GgmlType::Q8_0: return QuantScheme{8, 32, Zero::Symmetric, DType::F16};
+    case GgmlType::Q4_0: return QuantScheme{4, 32, Zero::Symmetric, DType::F16};
+    case GgmlType::Q4_1: return QuantScheme{4, 32, Zero::Min, DType::F16};
+    case GgmlType::Q5_0: return QuantScheme{5, 32, Zero::Symmetric, DType::F16};
+    case GgmlType::Q5_1: return QuantScheme{5, 32, Zero::Min, DType::F16};
+    default: return std::nullopt;
   }
 }
 

@@ -101,29 +101,20 @@ class Parser {
 
   std::uint64_t unsigned_number(GgufType type, const std::string& key) {
     switch (type) {
-      case GgufType::U8:
-        return in_.u8(key);
-      case GgufType::U16:
-        return in_.u16(key);
-      case GgufType::U32:
-        return in_.u32(key);
-      case GgufType::Bool:
-        return boolean(key);
-      default:
-        return in_.u64(key);
+      case GgufType::U8: return in_.u8(key);
+      case GgufType::U16: return in_.u16(key);
+      case GgufType::U32: return in_.u32(key);
+      case GgufType::Bool: return boolean(key);
+      default: return in_.u64(key);
     }
   }
 
   std::int64_t signed_number(GgufType type, const std::string& key) {
     switch (type) {
-      case GgufType::I8:
-        return static_cast<std::int8_t>(in_.u8(key));
-      case GgufType::I16:
-        return static_cast<std::int16_t>(in_.u16(key));
-      case GgufType::I32:
-        return in_.i32(key);
-      default:
-        return static_cast<std::int64_t>(in_.u64(key));
+      case GgufType::I8: return static_cast<std::int8_t>(in_.u8(key));
+      case GgufType::I16: return static_cast<std::int16_t>(in_.u16(key));
+      case GgufType::I32: return in_.i32(key);
+      default: return static_cast<std::int64_t>(in_.u64(key));
     }
   }
 
@@ -135,21 +126,11 @@ class Parser {
     GgufValue value;
     value.type = type;
     switch (kind_of(type)) {
-      case GgufKind::Unsigned:
-        value.value = unsigned_number(type, key);
-        break;
-      case GgufKind::Signed:
-        value.value = signed_number(type, key);
-        break;
-      case GgufKind::Real:
-        value.value = real_number(type, key);
-        break;
-      case GgufKind::Bool:
-        value.value = boolean(key);
-        break;
-      case GgufKind::Text:
-        value.value = string(key);
-        break;
+      case GgufKind::Unsigned: value.value = unsigned_number(type, key); break;
+      case GgufKind::Signed: value.value = signed_number(type, key); break;
+      case GgufKind::Real: value.value = real_number(type, key); break;
+      case GgufKind::Bool: value.value = boolean(key); break;
+      case GgufKind::Text: value.value = string(key); break;
     }
     return value;
   }
@@ -176,18 +157,10 @@ class Parser {
     const GgufType type = value.element;
     switch (kind_of(type)) {
       case GgufKind::Unsigned:
-      case GgufKind::Bool:
-        value.value = elements(count, [&] { return unsigned_number(type, key); });
-        break;
-      case GgufKind::Signed:
-        value.value = elements(count, [&] { return signed_number(type, key); });
-        break;
-      case GgufKind::Real:
-        value.value = elements(count, [&] { return real_number(type, key); });
-        break;
-      case GgufKind::Text:
-        value.value = elements(count, [&] { return string(key); });
-        break;
+      case GgufKind::Bool: value.value = elements(count, [&] { return unsigned_number(type, key); }); break;
+      case GgufKind::Signed: value.value = elements(count, [&] { return signed_number(type, key); }); break;
+      case GgufKind::Real: value.value = elements(count, [&] { return real_number(type, key); }); break;
+      case GgufKind::Text: value.value = elements(count, [&] { return string(key); }); break;
     }
     return value;
   }

@@ -15,22 +15,16 @@ GgufKind kind_of(GgufType type) {
     case GgufType::U8:
     case GgufType::U16:
     case GgufType::U32:
-    case GgufType::U64:
-      return GgufKind::Unsigned;
+    case GgufType::U64: return GgufKind::Unsigned;
     case GgufType::I8:
     case GgufType::I16:
     case GgufType::I32:
-    case GgufType::I64:
-      return GgufKind::Signed;
+    case GgufType::I64: return GgufKind::Signed;
     case GgufType::F32:
-    case GgufType::F64:
-      return GgufKind::Real;
-    case GgufType::Bool:
-      return GgufKind::Bool;
-    case GgufType::String:
-      return GgufKind::Text;
-    case GgufType::Array:
-      break;
+    case GgufType::F64: return GgufKind::Real;
+    case GgufType::Bool: return GgufKind::Bool;
+    case GgufType::String: return GgufKind::Text;
+    case GgufType::Array: break;
   }
   SLMC_CHECK(!"an array has no kind");
   return GgufKind::Unsigned;
@@ -40,17 +34,13 @@ std::uint64_t smallest_size(GgufType type) {
   switch (type) {
     case GgufType::U8:
     case GgufType::I8:
-    case GgufType::Bool:
-      return 1;
+    case GgufType::Bool: return 1;
     case GgufType::U16:
-    case GgufType::I16:
-      return 2;
+    case GgufType::I16: return 2;
     case GgufType::U32:
     case GgufType::I32:
-    case GgufType::F32:
-      return 4;
-    default:
-      return 8;
+    case GgufType::F32: return 4;
+    default: return 8;
   }
 }
 
@@ -67,12 +57,15 @@ std::uint64_t gguf_bytes(GgmlType type, std::span<const std::int64_t> shape, std
   return checked_mul(count / static_cast<std::uint64_t>(t.block), static_cast<std::uint64_t>(t.bytes), what);
 }
 
+constexpr std::uint64_t kMostAlignment = 65536;  // a hostile one would pad a file of nothing to gigabytes
+
 std::uint64_t gguf_alignment(const GgufMetadata& metadata) {
   const GgufValue* value = find(metadata, "general.alignment");
   if (value == nullptr) return 32;
   const auto* number = std::get_if<std::uint64_t>(&value->value);
-  if (value->type != GgufType::U32 || number == nullptr || !std::has_single_bit(*number)) {
-    throw Error(ErrorKind::Model, "'general.alignment' must be a u32 and a power of two, but is not");
+  if (value->type != GgufType::U32 || number == nullptr || !std::has_single_bit(*number) ||
+      *number > kMostAlignment) {
+    throw Error(ErrorKind::Model, "'general.alignment' must be a u32 power of two up to 65536, but is not");
   }
   return *number;
 }

@@ -76,14 +76,10 @@ Handle file_access() {
 
 hid_t stored_type(DType type) {
   switch (type) {
-    case DType::F32:
-      return H5T_IEEE_F32LE;
-    case DType::F64:
-      return H5T_IEEE_F64LE;
-    case DType::I64:
-      return H5T_STD_I64LE;
-    default:
-      SLMC_CHECK(!"statistics are F32, F64 or I64");
+    case DType::F32: return H5T_IEEE_F32LE;
+    case DType::F64: return H5T_IEEE_F64LE;
+    case DType::I64: return H5T_STD_I64LE;
+    default: SLMC_CHECK(!"statistics are F32, F64 or I64");
   }
   return -1;
 }

@@ -368,11 +368,11 @@ TEST_F(GgufTest, Refusals) {
   EXPECT_EQ(
       refusal(
           Raw().start(0, 1).string("general.alignment").number<std::uint32_t>(4).number<std::uint32_t>(24)),
-      "m: error: 'general.alignment' must be a u32 and a power of two, but is not");
+      "m: error: 'general.alignment' must be a u32 power of two up to 65536, but is not");
   EXPECT_EQ(
       refusal(
           Raw().start(0, 1).string("general.alignment").number<std::uint32_t>(4).number<std::uint32_t>(0)),
-      "m: error: 'general.alignment' must be a u32 and a power of two, but is not");
+      "m: error: 'general.alignment' must be a u32 power of two up to 65536, but is not");
   EXPECT_EQ(refusal(Raw().start(1, 0).tensor("t", {1, 1, 1, 1, 1}, 0, 0)),
             "m: error: the tensor 't' must have at most 4 dimensions, but has 5");
   EXPECT_EQ(refusal(Raw().start(1, 0).tensor("t", {1ull << 63}, 0, 0)),
@@ -398,6 +398,18 @@ TEST_F(GgufTest, Refusals) {
   EXPECT_EQ(refusal(Raw().start(2, 0).tensor("t", {1}, 0, 0).tensor("t", {1}, 0, 32).data(64)),
             "m: error: a tensor must stand once, but 't' is repeated");
   EXPECT_EQ(refusal(Raw().start(2, 0).tensor("t", {1}, 0, 0).tensor("u", {1}, 0, 32).data(36)), "no error");
+}
+
+TEST_F(GgufTest, CorpusOfTheFuzzerIsSortedIntoGoodAndBad) {
+  int good = 0, bad = 0;
+  for (const auto& entry : fs::directory_iterator(fs::path(SLMC_SOURCE_DIR) / "tests/fuzz/corpus/gguf")) {
+    const std::string text = error_text([&] { GgufFile::open(entry.path()); });
+    const bool expected = entry.path().filename().string().starts_with("good_");
+    EXPECT_EQ(text == "no error", expected) << entry.path() << ": " << text;
+    ++(expected ? good : bad);
+  }
+  EXPECT_GE(good, 5);
+  EXPECT_GE(bad, 20);
 }
 
 TEST_F(GgufTest, DamageIsSurvived) {

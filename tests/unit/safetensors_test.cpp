@@ -237,6 +237,19 @@ TEST_F(SafetensorsTest, NamesThatAreNotUtf8AreRefused) {
   EXPECT_EQ(names(), Names{});
 }
 
+TEST_F(SafetensorsTest, CorpusOfTheFuzzerIsSortedIntoGoodAndBad) {
+  int good = 0, bad = 0;
+  for (const auto& entry :
+       fs::directory_iterator(fs::path(SLMC_SOURCE_DIR) / "tests/fuzz/corpus/safetensors")) {
+    const std::string text = error_text([&] { SafetensorsFile::open(entry.path()); });
+    const bool expected = entry.path().filename().string().starts_with("good_");
+    EXPECT_EQ(text == "no error", expected) << entry.path() << ": " << text;
+    ++(expected ? good : bad);
+  }
+  EXPECT_GE(good, 5);
+  EXPECT_GE(bad, 20);
+}
+
 TEST_F(SafetensorsTest, DamageIsSurvived) {
   damage_everywhere(file_of(kGood, std::string(12, 'x')), [](std::span<const std::byte> bytes) {
     const SafetensorsFile file = SafetensorsFile::parse(bytes, "m");

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -65,11 +66,12 @@ struct OpenFile {
   OpenFile& operator=(const OpenFile&) = delete;
 };
 
-std::atomic<std::uint64_t> writes_seen{0}, write_to_fail{0};
+std::atomic<std::uint64_t> writes_seen{0}, write_to_fail{0}, write_to_die_at{0};
 
 // The seam: every write, flush and rename of slmc asks here first.
 int next_write_error() {
   const std::uint64_t n = ++writes_seen;
+  if (n == write_to_die_at.load(std::memory_order_relaxed)) ::raise(SIGKILL);
   return n == write_to_fail.load(std::memory_order_relaxed) ? ENOSPC : 0;
 }
 
@@ -362,6 +364,11 @@ namespace testing {
 std::uint64_t fail_nth_write(std::uint64_t n) {
   write_to_fail = n;
   return writes_seen.exchange(0);
+}
+
+void die_at_write(std::uint64_t n) {
+  write_to_die_at = n;
+  writes_seen = 0;
 }
 
 bool write_must_fail() { return next_write_error() != 0; }

@@ -1,0 +1,42 @@
+#include "pruning/prune_info.h"
+
+namespace slmc::pruning {
+
+using stage::Effect;
+using stage::Type;
+
+const stage::StageInfo& prune_info() {
+  static const stage::StageInfo info = {
+      .name = "prune",
+      .summary = "make every block narrower: feed-forward channels, key/value groups",
+      .needs = {},
+      .output = "hf",
+      .settings =
+          {
+              {.name = "ffn", .type = Type::Integer, .help = "Feed-forward channels that each block keeps; unset keeps all.", .least = 1,
+               .most = 1 << 24, .unit = "channels"},
+              {.name = "kv", .type = Type::Integer, .help = "Key/value groups, with their query heads, that each block keeps; unset keeps all.",
+               .least = 1, .most = 1 << 16, .unit = "groups"},
+              {.name = "criterion", .type = Type::Choice, .fallback = "wanda", .help = "Which channels and groups matter.",
+               .choices = {"random", "magnitude", "wanda"}},
+              {.name = "refit", .type = Type::Boolean, .fallback = "true",
+               .help = "Let the kept channels take over what the removed ones did, by least squares on calibration text."},
+              {.name = "align", .type = Type::Integer, .fallback = "auto",
+               .help = "The feed-forward width must be a multiple of this; auto: 32, the block of the 4-, 5- and 8-bit containers.", .least = 1,
+               .most = 4096, .unit = "channels", .may_be_auto = true},
+          },
+      .methods =
+          {
+              {.setting = "criterion", .name = "random", .summary = "a seeded draw: the control that every criterion must beat", .paper = "", .needs = {}},
+              {.setting = "criterion", .name = "magnitude", .summary = "norms of a channel's weights",
+               .paper = "Li et al. 2017, arXiv:1608.08710", .needs = {}},
+              {.setting = "criterion", .name = "wanda", .summary = "norms of the weights times the size of what flows through them",
+               .paper = "Sun et al. 2023, arXiv:2306.11695, for whole channels as in An et al. 2023, arXiv:2312.11983", .needs = {.calib = true}},
+          },
+      .effects = {{Effect::Kind::Resize, "ffn", "ffn"}, {Effect::Kind::Resize, "kv", "kv"}},
+      .folder = "pruning",
+  };
+  return info;
+}
+
+}  // namespace slmc::pruning

@@ -58,10 +58,10 @@ at::Tensor Block::forward(const at::Tensor& x) const {
   const bool attends = sizes().heads() * sizes().vd > 0 && !any_closed({"kv", "kv.q", "vd"}, x);
   const bool feeds = sizes().ffn > 0 && !any_closed({"ffn"}, x);
 
-  at::Tensor y = attends ? x + gated(attention(norm("attn.norm", x))) : x;
+  at::Tensor y = attends ? x + gated(linear("attn.o", mix(norm("attn.norm", x)))) : x;
   if (!arch.options.parallel_residual) y = at_site(pass, name("mid"), y);
   if (!feeds) return y;
-  return y + gated(feed_forward(norm("ffn.norm", arch.options.parallel_residual ? x : y)));
+  return y + gated(linear("ffn.down", units(norm("ffn.norm", arch.options.parallel_residual ? x : y))));
 }
 
 // Rows of attn.q or attn.k as heads, normalised (Qwen3) and turned: [B, T, count, d]. `entries` gates them, [d] or undefined.
@@ -82,7 +82,7 @@ at::Tensor Block::open_heads(const at::Tensor& y) const {
   return vd.defined() ? out * vd : out;
 }
 
-at::Tensor Block::attention(const at::Tensor& normed) const {
+at::Tensor Block::mix(const at::Tensor& normed) const {
   const ir::BlockSizes& s = sizes();
   at::Tensor entries;                                  // gate over the entries of a head, [2 freq + pass]
   if (const at::Tensor freq = gate("freq", normed), pass_gate = gate("pass", normed); freq.defined() || pass_gate.defined()) {
@@ -100,10 +100,10 @@ at::Tensor Block::attention(const at::Tensor& normed) const {
   const auto& windows = arch.options.window_blocks;
   const bool windowed = arch.options.window && windows[static_cast<std::size_t>(number)];
   const at::Tensor y = open_heads(attend(q, k, v, arch.options.attn_scale, windowed ? shared.window_mask : shared.mask));
-  return linear("attn.o", y.reshape({normed.size(0), normed.size(1), s.heads() * s.vd}));
+  return y.reshape({normed.size(0), normed.size(1), s.heads() * s.vd});
 }
 
-at::Tensor Block::feed_forward(const at::Tensor& normed) const {
+at::Tensor Block::units(const at::Tensor& normed) const {
   const ir::Activation kind = arch.options.activation;
   at::Tensor h;
   if (arch.options.gated) {
@@ -113,7 +113,7 @@ at::Tensor Block::feed_forward(const at::Tensor& normed) const {
     h = activate(kind, linear("ffn.up", normed));
   }
   const at::Tensor open = gate("ffn", h);
-  return linear("ffn.down", open.defined() ? h * open : h);
+  return open.defined() ? h * open : h;
 }
 
 }  // namespace slmc::engine

@@ -1,5 +1,5 @@
 #pragma once
-// One block of the decoder: how weights, gates, taps and edits come together. decoder.cpp runs it; nobody else needs it.
+// One block of the decoder: how weights, gates, taps and edits come together. decoder.cpp runs it whole, stream.cpp step by step.
 #include <ATen/core/Tensor.h>
 
 #include <initializer_list>
@@ -15,6 +15,8 @@ struct Shared {
   RopeTable rope;
   at::Tensor mask, window_mask;            // undefined: plain causal attention
 };
+// Those of one block for tokens 0 .. T-1 of x [B, T, hidden], without documents.
+Shared shared_of(const Arch& arch, Weights& weights, const at::Tensor& x, std::int64_t block);
 
 // A value passing a site: taps see it, edits may replace it.
 at::Tensor at_site(const Pass& pass, const std::string& site, at::Tensor value);
@@ -35,17 +37,19 @@ struct Block {
 
   at::Tensor forward(const at::Tensor& x) const;      // [B, T, hidden] -> same; between the sites block.in and block.out
 
+  // Its steps. `part` is "attn.norm", "ffn.down": a logical name without "block.{i}.".
+  at::Tensor norm(const char* part, const at::Tensor& x) const;           // over the residual stream, gated by `hidden`
+  at::Tensor mix(const at::Tensor& normed) const;                         // attention up to what attn.o reads, [B, T, heads * vd]
+  at::Tensor units(const at::Tensor& normed) const;                       // feed-forward part up to what ffn.down reads, [B, T, ffn]
+  at::Tensor linear(const char* part, const at::Tensor& x) const;         // with its sites .in and .out
+
  private:
   const ir::BlockSizes& sizes() const { return arch.sizes.blocks[static_cast<std::size_t>(number)]; }
   std::string name(const char* part) const;                               // "block.3.attn.q"
   at::Tensor gate(const char* axis, const at::Tensor& x) const;           // "block.3.ffn"
-  at::Tensor linear(const char* part, const at::Tensor& x) const;         // with its sites .in and .out
-  at::Tensor norm(const char* part, const at::Tensor& x) const;           // over the residual stream, gated by `hidden`
   bool any_closed(std::initializer_list<const char*> axes, const at::Tensor& x) const;
-  at::Tensor attention(const at::Tensor& normed) const;
   at::Tensor heads(const char* part, const char* norm, const at::Tensor& normed, std::int64_t count, const at::Tensor& entries) const;
   at::Tensor open_heads(const at::Tensor& y) const;
-  at::Tensor feed_forward(const at::Tensor& normed) const;
 };
 
 }  // namespace slmc::engine

@@ -91,6 +91,14 @@ at::Tensor run_recomputed(const Arch& arch, Weights& weights, const at::Tensor& 
 
 }  // namespace
 
+Shared shared_of(const Arch& arch, Weights& weights, const at::Tensor& x, std::int64_t block) {
+  Shared shared;
+  shared.rope = Ropes(arch, weights, x, 0).of(block);
+  const Sight sight{x.size(1), x.size(1), arch.options.window, {}};
+  shared.window_mask = arch.options.window ? attention_mask(sight, x.scalar_type(), x.device()) : at::Tensor();
+  return shared;
+}
+
 Arch arch_of(const ir::Model& model) { return {model.decoder(), model.sizes()}; }
 
 Loaded load(const ir::Model& model, at::ScalarType dtype, at::Device device, Storage storage) {

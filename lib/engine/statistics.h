@@ -22,6 +22,7 @@ enum class Statistic {
   MeanAbs,      // [d]
   MaxAbs,       // [d]
   MeanSquare,   // [d]; the diagonal of Gram
+  Cosine,       // [1]; of the site "block.{i}": mean over tokens of cos(block.{i}.in, block.{i}.out); 1 - this is Block Influence
 };
 std::string_view to_string(Statistic s);       // "gram", the dataset's last name
 
@@ -31,26 +32,25 @@ struct Request {
   auto operator<=>(const Request&) const = default;
 };
 
-// Values by "SITE/STATISTIC". `tokens` rows went into each.
+// Values by "SITE/STATISTIC", on the CPU. `tokens` rows went into each.
 struct Statistics {
   std::int64_t tokens = 0;
   std::map<std::string, at::Tensor> of;
-  const at::Tensor& at(const std::string& site, Statistic what) const;
+  const at::Tensor& at(const std::string& site, Statistic what) const;     // SLMC_CHECK: was it asked for?
 };
 
-// Block Influence and friends need relations between residual streams: mean over tokens of cos(x_i, x_j) for block inputs i < j.
-// [blocks + 1, blocks + 1] fp64, upper triangle. Asked for as the site "residual/cosine".
 struct CollectSettings {
-  std::set<Request> requests;
-  bool residual_cosines = false;
+  std::set<Request> requests;                  // sites: "block.{i}.TENSOR.in" of linear maps, "block.{i}" for Cosine, "head.in"
   at::Device device = at::kCPU;
 };
 
-// windows [n, seq] int64. Throws Error(Interrupted) between blocks when asked to stop, Error(Numeric) naming site and block on NaN.
+// windows [n, seq] int64. Blocks behind the last one asked for are not run. Grams of all blocks together need 8 d^2 bytes each: whoever can
+// use them block by block takes engine/stream.h instead. Throws Error(Interrupted) between blocks when asked to stop, Error(Numeric)
+// naming the site on NaN.
 Statistics collect(const ir::Model& model, const at::Tensor& windows, const CollectSettings& settings, stage::Events& events);
 
-// The same through a content-addressed file in `cache` (model content, window ids, requests): a hit reads, a miss collects and writes. A
-// cached file that holds more than is asked for is a hit too. Empty `cache`: always collects.
+// The same through a content-addressed HDF5 file in `cache` (model content, window ids, kernel path): a hit reads, a miss collects
+// and adds to it. A damaged file is a miss, with a warning. Empty `cache`: always collects.
 Statistics collect_cached(const ir::Model& model, const at::Tensor& windows, const CollectSettings& settings,
                           const std::filesystem::path& cache, stage::Events& events);
 

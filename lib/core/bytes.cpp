@@ -7,7 +7,8 @@
 
 namespace slmc {
 
-static_assert(std::endian::native == std::endian::little, "every format of ours is little-endian and read in place");
+static_assert(std::endian::native == std::endian::little,
+              "every format of ours is little-endian and read in place");
 
 std::uint64_t checked_mul(std::uint64_t a, std::uint64_t b, std::string_view what) {
   std::uint64_t product = 0;
@@ -29,9 +30,11 @@ std::uint64_t element_count(std::span<const std::int64_t> shape, std::string_vie
   std::uint64_t count = 1;
   for (std::int64_t size : shape) {
     if (size < 0) {
-      throw Error(ErrorKind::Model, fmt::format("the sizes of {} must not be negative, but are {}", what, shape_text(shape)));
+      throw Error(ErrorKind::Model,
+                  fmt::format("the sizes of {} must not be negative, but are {}", what, shape_text(shape)));
     }
-    count = checked_mul(count, static_cast<std::uint64_t>(size), fmt::format("the number of elements of {}", what));
+    count = checked_mul(count, static_cast<std::uint64_t>(size),
+                        fmt::format("the number of elements of {}", what));
   }
   return count;
 }
@@ -74,8 +77,8 @@ std::span<const std::byte> ByteReader::take(std::uint64_t bytes, std::string_vie
 
 void ByteReader::require_room(std::uint64_t count, std::uint64_t smallest, std::string_view what) const {
   if (count > left() / smallest) {
-    fail(fmt::format("{} must fit in the {} bytes left, but {} were announced, each {} bytes or more", what, left(), count,
-                     smallest));
+    fail(fmt::format("{} must fit in the {} bytes left, but {} were announced, each {} bytes or more", what,
+                     left(), count, smallest));
   }
 }
 

@@ -8,7 +8,7 @@ namespace slmc {
 namespace {
 
 std::atomic<int> asked{0};
-static_assert(std::atomic<int>::is_always_lock_free);   // else it would not be async-signal-safe
+static_assert(std::atomic<int>::is_always_lock_free);  // else it would not be async-signal-safe
 
 }  // namespace
 

@@ -17,10 +17,14 @@ struct KindName {
 };
 
 constexpr std::array kKinds = {
-    KindName{ErrorKind::Usage, "usage", 2},         KindName{ErrorKind::Recipe, "recipe", 2},
-    KindName{ErrorKind::Model, "model", 4},         KindName{ErrorKind::Data, "data", 4},
-    KindName{ErrorKind::Unsupported, "unsupported", 4}, KindName{ErrorKind::Resource, "resource", 5},
-    KindName{ErrorKind::Numeric, "numeric", 1},     KindName{ErrorKind::Interrupted, "interrupted", 130},
+    KindName{ErrorKind::Usage, "usage", 2},
+    KindName{ErrorKind::Recipe, "recipe", 2},
+    KindName{ErrorKind::Model, "model", 4},
+    KindName{ErrorKind::Data, "data", 4},
+    KindName{ErrorKind::Unsupported, "unsupported", 4},
+    KindName{ErrorKind::Resource, "resource", 5},
+    KindName{ErrorKind::Numeric, "numeric", 1},
+    KindName{ErrorKind::Interrupted, "interrupted", 130},
     KindName{ErrorKind::Internal, "internal", 1},
 };
 
@@ -30,8 +34,8 @@ const KindName& entry(ErrorKind kind) {
 
 bool continues_character(char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; }
 
-// The source line as code points one column wide, so that column n stands above caret n: tabs and control characters
-// become spaces.
+// The source line as code points one column wide, so that column n stands above caret n: tabs and control
+// characters become spaces.
 std::vector<std::string> cells(std::string_view line) {
   std::vector<std::string> out;
   for (char c : line) {
@@ -129,13 +133,14 @@ std::string Error::text() const {
 }
 
 void internal_error(const char* file, int line, const char* condition) {
-  throw Error(ErrorKind::Internal, Place{file, line, 0, 1, {}}, fmt::format("a bug in slmc: '{}' must hold", condition),
+  throw Error(ErrorKind::Internal, Place{file, line, 0, 1, {}},
+              fmt::format("a bug in slmc: '{}' must hold", condition),
               "please report this message together with the command that led to it");
 }
 
 std::string closest(std::string_view word, const std::vector<std::string>& candidates) {
   const std::string* best = nullptr;
-  std::size_t best_distance = word.size() / 3 + 2;      // one more than what is accepted
+  std::size_t best_distance = word.size() / 3 + 2;  // one more than what is accepted
   for (const std::string& candidate : candidates) {
     std::vector<std::size_t> row(candidate.size() + 1);  // Levenshtein, one row at a time
     for (std::size_t j = 0; j < row.size(); ++j) row[j] = j;

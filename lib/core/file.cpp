@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <system_error>
 #include <utility>
@@ -22,7 +23,8 @@ namespace {
 
 Place at(const fs::path& path) { return {path.string(), 0, 0, 1, {}}; }
 
-[[noreturn]] void fail(ErrorKind kind, const fs::path& path, std::string_view must, int code, std::string hint = {}) {
+[[noreturn]] void fail(ErrorKind kind, const fs::path& path, std::string_view must, int code,
+                       std::string hint = {}) {
   throw Error(kind, at(path), fmt::format("{}, but is not: {}", must, std::strerror(code)), std::move(hint));
 }
 
@@ -44,7 +46,8 @@ struct OpenFile {
   int fd = -1;
   std::uint64_t size = 0;
   OpenFile(const fs::path& path, ErrorKind kind) {
-    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);    // non-blocking: a named pipe must not hang us
+    fd = ::open(path.c_str(),
+                O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // non-blocking: a named pipe must not hang us
     if (fd < 0) {
       const int code = errno;
       fail(kind, path, "the file must be readable", code, code == ENOENT ? sibling_hint(path) : "");
@@ -52,8 +55,9 @@ struct OpenFile {
     struct stat status {};
     if (::fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
       ::close(fd);
-      throw Error(kind, at(path), fmt::format("the path must be a regular file, but is {}",
-                                              S_ISDIR(status.st_mode) ? "a folder" : "something else"));
+      throw Error(kind, at(path),
+                  fmt::format("the path must be a regular file, but is {}",
+                              S_ISDIR(status.st_mode) ? "a folder" : "something else"));
     }
     size = static_cast<std::uint64_t>(status.st_size);
   }
@@ -62,11 +66,12 @@ struct OpenFile {
   OpenFile& operator=(const OpenFile&) = delete;
 };
 
-std::atomic<std::uint64_t> writes_seen{0}, write_to_fail{0};
+std::atomic<std::uint64_t> writes_seen{0}, write_to_fail{0}, write_to_die_at{0};
 
 // The seam: every write, flush and rename of slmc asks here first.
 int next_write_error() {
   const std::uint64_t n = ++writes_seen;
+  if (n == write_to_die_at.load(std::memory_order_relaxed)) ::raise(SIGKILL);
   return n == write_to_fail.load(std::memory_order_relaxed) ? ENOSPC : 0;
 }
 
@@ -75,8 +80,9 @@ constexpr std::uint64_t kAppend = ~0ull;
 void write_all(int fd, std::uint64_t offset, std::span<const std::byte> bytes, const fs::path& target) {
   int code = next_write_error();
   while (code == 0 && !bytes.empty()) {
-    const ssize_t n = offset == kAppend ? ::write(fd, bytes.data(), bytes.size())
-                                        : ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    const ssize_t n = offset == kAppend
+                          ? ::write(fd, bytes.data(), bytes.size())
+                          : ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       code = errno;
@@ -87,22 +93,23 @@ void write_all(int fd, std::uint64_t offset, std::span<const std::byte> bytes, c
   }
   if (code != 0) {
     throw Error(ErrorKind::Resource, at(target),
-                fmt::format("the file must be writable, but {} bytes could not be written: {}", bytes.size(), std::strerror(code)),
+                fmt::format("the file must be writable, but {} bytes could not be written: {}", bytes.size(),
+                            std::strerror(code)),
                 code == ENOSPC ? "free some disk space, or choose another place for the output" : "");
   }
 }
 
 void flush(int fd, const fs::path& target) {
   int code = next_write_error();
-  if (code == 0 && ::fsync(fd) != 0 && errno != EINVAL) code = errno;      // EINVAL: a file system without fsync
+  if (code == 0 && ::fsync(fd) != 0 && errno != EINVAL) code = errno;  // EINVAL: a file system without fsync
   if (code != 0) fail(ErrorKind::Resource, target, "the output must be flushed to disk", code);
 }
 
 void flush_folder_of(const fs::path& target) {
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;                    // a folder that can be written but not read: nothing more can be done
-  ::fsync(fd);                           // the rename has happened: a failure here must not report a missing output
+  if (fd < 0) return;  // a folder that can be written but not read: nothing more can be done
+  ::fsync(fd);         // the rename has happened: a failure here must not report a missing output
   ::close(fd);
 }
 
@@ -196,7 +203,8 @@ const std::string& MappedFile::path() const {
 
 void MappedFile::forget(std::span<const std::byte> part) const {
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;   // whole pages inside
+  const auto begin =
+      (reinterpret_cast<std::uintptr_t>(part.data()) + page - 1) / page * page;  // whole pages inside
   const auto end = reinterpret_cast<std::uintptr_t>(part.data() + part.size()) / page * page;
   if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
@@ -204,7 +212,8 @@ void MappedFile::forget(std::span<const std::byte> part) const {
 std::string read_text(const fs::path& path, std::uint64_t most) {
   const OpenFile file(path, ErrorKind::Data);
   if (file.size > most) {
-    throw Error(ErrorKind::Data, at(path), fmt::format("the file must have at most {} bytes, but has {}", most, file.size));
+    throw Error(ErrorKind::Data, at(path),
+                fmt::format("the file must have at most {} bytes, but has {}", most, file.size));
   }
   std::string text(file.size, '\0');
   std::size_t got = 0;
@@ -212,7 +221,7 @@ std::string read_text(const fs::path& path, std::uint64_t most) {
     const ssize_t n = ::read(file.fd, text.data() + got, text.size() - got);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail(ErrorKind::Data, path, "the file must be readable", errno);
-    if (n == 0) break;                   // it shrank meanwhile
+    if (n == 0) break;  // it shrank meanwhile
     got += static_cast<std::size_t>(n);
   }
   text.resize(got);
@@ -247,7 +256,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
-void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) { write_all(fd_, offset, bytes, target_); }
+void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
+  write_all(fd_, offset, bytes, target_);
+}
 
 void AtomicFile::commit() {
   SLMC_CHECK(fd_ >= 0);
@@ -265,7 +276,8 @@ void write_text(const fs::path& path, std::string_view text) {
 
 // ---- one folder ----
 
-AtomicFolder::AtomicFolder(fs::path target, bool replace) : target_(without_trailing_slash(std::move(target))), replace_(replace) {
+AtomicFolder::AtomicFolder(fs::path target, bool replace)
+    : target_(without_trailing_slash(std::move(target))), replace_(replace) {
   std::error_code ignored;
   if (fs::exists(target_, ignored) && !fs::is_directory(target_, ignored)) {
     throw Error(ErrorKind::Usage, at(target_), "the output must be a folder, but is a file");
@@ -300,10 +312,12 @@ void AtomicFolder::commit() {
   int code = swap ? next_write_error() : 0;
   if (!swap) {
     rename_over(temporary_, target_);
-  } else if (code == 0 && ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
+  } else if (code == 0 &&
+             ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0) {
     fs::remove_all(temporary_, ignored);
   } else {
-    fail(ErrorKind::Resource, target_, "the finished folder must be swapped with the old one", code ? code : errno);
+    fail(ErrorKind::Resource, target_, "the finished folder must be swapped with the old one",
+         code ? code : errno);
   }
   ::close(std::exchange(fd_, -1));
   flush_folder_of(target_);
@@ -320,11 +334,13 @@ FolderLock::FolderLock(const fs::path& folder) {
     const ssize_t n = ::pread(fd_, text, sizeof text - 1, 0);
     ::close(std::exchange(fd_, -1));
     throw Error(ErrorKind::Resource, at(folder),
-                fmt::format("the folder must be free, but process {} is using it", n > 0 ? std::string_view(text) : "unknown"),
+                fmt::format("the folder must be free, but process {} is using it",
+                            n > 0 ? std::string_view(text) : "unknown"),
                 "wait for it to end, or stop it");
   }
   const std::string pid = std::to_string(::getpid());
-  if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, pid.data(), pid.size(), 0) < 0) {   // the lock holds without the number
+  if (::ftruncate(fd_, 0) != 0 ||
+      ::pwrite(fd_, pid.data(), pid.size(), 0) < 0) {  // the lock holds without the number
     return;
   }
 }
@@ -338,7 +354,8 @@ std::uint64_t free_bytes(const fs::path& path) {
   std::error_code ignored;
   while (!fs::exists(existing, ignored) && existing.has_relative_path()) existing = existing.parent_path();
   struct statvfs status {};
-  if (::statvfs(existing.c_str(), &status) != 0) fail(ErrorKind::Resource, existing, "the free space must be known", errno);
+  if (::statvfs(existing.c_str(), &status) != 0)
+    fail(ErrorKind::Resource, existing, "the free space must be known", errno);
   return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
 }
 
@@ -347,6 +364,11 @@ namespace testing {
 std::uint64_t fail_nth_write(std::uint64_t n) {
   write_to_fail = n;
   return writes_seen.exchange(0);
+}
+
+void die_at_write(std::uint64_t n) {
+  write_to_die_at = n;
+  writes_seen = 0;
 }
 
 bool write_must_fail() { return next_write_error() != 0; }

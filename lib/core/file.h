@@ -91,6 +91,8 @@ namespace testing {
 // Makes the n-th write, flush or rename from now on fail with ENOSPC (n >= 1); 0 disarms. Returns how many were seen since
 // arming. The environment variable SLMC_TEST_FAIL_WRITE=n, read once by both programs' main, does the same from outside.
 std::uint64_t fail_nth_write(std::uint64_t n);
+// Kills the process (SIGKILL) instead of the n-th write from now on; 0 disarms. For forked children of tests.
+void die_at_write(std::uint64_t n);
 // Counts one write and says whether it is the one to fail: for writers that can't pass through AtomicFile (HDF5).
 bool write_must_fail();
 }  // namespace testing

@@ -61,13 +61,14 @@ void compress_portable(std::uint32_t* state, const std::uint8_t* bytes, std::siz
 }
 
 #if defined(__x86_64__)
-// The CPU's SHA instructions hold the state as (a b e f) and (c d g h) and do two rounds per instruction; w holds the
-// last sixteen message words in four registers.
-__attribute__((target("sha,sse4.1,ssse3"))) void compress_sha_ni(std::uint32_t* state, const std::uint8_t* bytes,
+// The CPU's SHA instructions hold the state as (a b e f) and (c d g h) and do two rounds per instruction; w
+// holds the last sixteen message words in four registers.
+__attribute__((target("sha,sse4.1,ssse3"))) void compress_sha_ni(std::uint32_t* state,
+                                                                 const std::uint8_t* bytes,
                                                                  std::size_t blocks) {
   const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   auto* in_out = reinterpret_cast<__m128i*>(state);
-  const __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128(in_out), 0xB1);          // a b c d
+  const __m128i badc = _mm_shuffle_epi32(_mm_loadu_si128(in_out), 0xB1);  // a b c d
   const __m128i hgfe = _mm_shuffle_epi32(_mm_loadu_si128(in_out + 1), 0x1B);
   __m128i abef = _mm_alignr_epi8(badc, hgfe, 8);
   __m128i cdgh = _mm_blend_epi16(hgfe, badc, 0xF0);
@@ -77,9 +78,9 @@ __attribute__((target("sha,sse4.1,ssse3"))) void compress_sha_ni(std::uint32_t* 
     for (int i = 0; i < 4; ++i) {
       w[i] = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes) + i), swap);
     }
-    for (int four = 0; four < 16; ++four) {                                        // four rounds a turn
+    for (int four = 0; four < 16; ++four) {  // four rounds a turn
       __m128i& now = w[four % 4];
-      if (four >= 4) {                                                             // schedule of words 16 to 63
+      if (four >= 4) {  // schedule of words 16 to 63
         const __m128i minus_4 = w[(four + 3) % 4], minus_8 = w[(four + 2) % 4], minus_12 = w[(four + 1) % 4];
         now = _mm_sha256msg1_epu32(now, minus_12);
         now = _mm_add_epi32(now, _mm_alignr_epi8(minus_4, minus_8, 4));
@@ -108,7 +109,7 @@ bool cpu_has_sha() {
 }  // namespace
 
 Sha256::Sha256(Path path)
-    : compress_(compress_portable),   // 5.3.3: fractional parts of the square roots of the first 8 primes
+    : compress_(compress_portable),  // 5.3.3: fractional parts of the square roots of the first 8 primes
       state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19},
       buffer_{} {
 #if defined(__x86_64__)
@@ -146,8 +147,8 @@ Sha256& Sha256::add_number(std::uint64_t n) {
 
 std::string Sha256::hex() {
   const std::uint64_t bits = length_ * 8;
-  std::array<std::byte, 72> tail{std::byte{0x80}};                 // 5.1.1: a one, zeros, the length big-endian
-  const std::size_t zeros = (119 - length_ % 64) % 64;             // so that 8 bytes of length end a block
+  std::array<std::byte, 72> tail{std::byte{0x80}};      // 5.1.1: a one, zeros, the length big-endian
+  const std::size_t zeros = (119 - length_ % 64) % 64;  // so that 8 bytes of length end a block
   for (std::size_t i = 0; i < 8; ++i) tail[1 + zeros + i] = static_cast<std::byte>(bits >> (56 - 8 * i));
   add(std::span(tail).first(1 + zeros + 8));
   std::string out;

@@ -17,9 +17,9 @@ Place place_of(std::string_view text, std::size_t offset, std::string_view file)
   const std::size_t before = offset == 0 ? std::string_view::npos : text.rfind('\n', offset - 1);
   const std::size_t begin = before == std::string_view::npos ? 0 : before + 1;
   const std::size_t end = std::min(text.find('\n', offset), text.size());
-  const auto characters = std::count_if(text.begin() + static_cast<std::ptrdiff_t>(begin),
-                                        text.begin() + static_cast<std::ptrdiff_t>(offset),
-                                        [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+  const auto characters = std::count_if(
+      text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(offset),
+      [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
   const auto lines = std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(begin), '\n');
   return {std::string(file), static_cast<int>(lines) + 1, static_cast<int>(characters) + 1, 1,
           std::string(text.substr(begin, end - begin))};
@@ -43,11 +43,12 @@ struct CountingIterator {
   bool operator!=(const CountingIterator& other) const { return p != other.p; }
 };
 
-// Builds the document from the parser's events. nlohmann's own builder keeps the last of two equal keys silently and
-// looks each key up in a list, which takes minutes for a vocabulary.
+// Builds the document from the parser's events. nlohmann's own builder keeps the last of two equal keys
+// silently and looks each key up in a list, which takes minutes for a vocabulary.
 class Builder {
  public:
-  Builder(std::string_view text, std::string_view file, ErrorKind kind) : text_(text), file_(file), kind_(kind), at_(text.data()) {}
+  Builder(std::string_view text, std::string_view file, ErrorKind kind)
+      : text_(text), file_(file), kind_(kind), at_(text.data()) {}
 
   Json take() { return std::move(root_); }
   const char** at() { return &at_; }
@@ -72,12 +73,15 @@ class Builder {
   }
   bool end_array() { return close(); }
 
-  // "[...] parse error at line 1, column 2: syntax error while parsing value - REASON; last read: '...'; expected ..."
+  // "[...] parse error at line 1, column 2: syntax error while parsing value - REASON; last read: '...';
+  // expected ..."
   bool parse_error(std::size_t position, const std::string&, const Json::exception& error) {
     std::string what = error.what();
     what.erase(0, std::min(what.find(": "), what.size() - 2) + 2);
-    const std::size_t read = what.find("; last read: '");        // may be long and unprintable; the caret shows it anyway
-    if (read != std::string::npos) what.erase(read, std::min(what.find("; expected ", read), what.size()) - read);
+    const std::size_t read =
+        what.find("; last read: '");  // may be long and unprintable; the caret shows it anyway
+    if (read != std::string::npos)
+      what.erase(read, std::min(what.find("; expected ", read), what.size()) - read);
     fail(position == 0 ? 0 : position - 1, 1, fmt::format("the text must be JSON, but has a {}", what));
   }
 
@@ -110,7 +114,8 @@ class Builder {
       return &items.back();
     }
     auto& members = parent.get_ref<Json::object_t&>();
-    members.Container::emplace_back(std::move(key_), std::move(value));       // no search: duplicates are found at the end
+    members.Container::emplace_back(std::move(key_),
+                                    std::move(value));  // no search: duplicates are found at the end
     return &members.back().second;
   }
 
@@ -118,7 +123,7 @@ class Builder {
     if (stack_.size() == kMostDepth) {
       fail(offset() - 1, 1, fmt::format("the nesting must be at most {} deep, but is deeper", kMostDepth));
     }
-    stack_.push_back(add(std::move(container)));    // stays valid: its parent grows only after it is closed
+    stack_.push_back(add(std::move(container)));  // stays valid: its parent grows only after it is closed
     key_ends_.emplace_back();
     return true;
   }
@@ -133,7 +138,7 @@ class Builder {
   std::pair<std::size_t, int> key_span(std::size_t end) const {
     std::size_t begin = end - 1;
     std::size_t backslashes = 1;
-    while (backslashes % 2 != 0) {                  // a quote behind an odd number of backslashes is inside the string
+    while (backslashes % 2 != 0) {  // a quote behind an odd number of backslashes is inside the string
       begin = text_.rfind('"', begin - 1);
       backslashes = 0;
       while (backslashes < begin && text_[begin - 1 - backslashes] == '\\') ++backslashes;
@@ -147,21 +152,22 @@ class Builder {
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return members[a].first < members[b].first; });
-    std::size_t repeated = members.size();          // the second of two equal keys, the earliest such in the file
+    std::size_t repeated = members.size();  // the second of two equal keys, the earliest such in the file
     for (std::size_t i = 1; i < order.size(); ++i) {
       if (members[order[i - 1]].first == members[order[i]].first) repeated = std::min(repeated, order[i]);
     }
     if (repeated == members.size()) return;
     const auto [begin, width] = key_span(key_ends_.back()[repeated]);
-    fail(begin, width, fmt::format("a key must stand once in its object, but '{}' is repeated", members[repeated].first));
+    fail(begin, width,
+         fmt::format("a key must stand once in its object, but '{}' is repeated", members[repeated].first));
   }
 
   std::string_view text_, file_;
   ErrorKind kind_;
   const char* at_;
   Json root_;
-  std::vector<Json*> stack_;                         // open containers, outermost first
-  std::vector<std::vector<std::size_t>> key_ends_;   // per open container: where each key so far ended
+  std::vector<Json*> stack_;                        // open containers, outermost first
+  std::vector<std::vector<std::size_t>> key_ends_;  // per open container: where each key so far ended
   std::string key_;
 };
 
@@ -170,7 +176,7 @@ class Builder {
 Json parse_json(std::string_view text, std::string_view file, ErrorKind kind) {
   Builder builder(text, file, kind);
   const CountingIterator begin{text.data(), builder.at()}, end{text.data() + text.size(), builder.at()};
-  Json::sax_parse(begin, end, &builder);             // errors leave as exceptions of ours
+  Json::sax_parse(begin, end, &builder);  // errors leave as exceptions of ours
   return builder.take();
 }
 
@@ -188,7 +194,9 @@ void write_json(const std::filesystem::path& path, const Json& json) {
   write_text(path, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
-std::string dump_compact(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string dump_compact(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
 
 // ---- Fields ----
 
@@ -217,7 +225,8 @@ Fields::Fields(const Json& object, std::string file, std::string path, ErrorKind
     : object_(&object), file_(std::move(file)), path_(std::move(path)), kind_(kind) {
   if (!object.is_object()) {
     throw Error(kind_, Place{file_, 0, 0, 1, {}},
-                fmt::format("{} must be an object, but is {}", path_.empty() ? "the document" : "'" + path_ + "'", type_text(object)));
+                fmt::format("{} must be an object, but is {}",
+                            path_.empty() ? "the document" : "'" + path_ + "'", type_text(object)));
   }
 }
 
@@ -261,7 +270,9 @@ double Fields::number(const char* key) {
   return value.get<double>();
 }
 
-double Fields::number_or(const char* key, double fallback) { return find(key) == nullptr ? fallback : number(key); }
+double Fields::number_or(const char* key, double fallback) {
+  return find(key) == nullptr ? fallback : number(key);
+}
 
 bool Fields::boolean_or(const char* key, bool fallback) {
   const Json* value = find(key);
@@ -303,14 +314,16 @@ void Fields::finish() const {
   for (const auto& [key, value] : object_->items()) {
     if (std::find(asked_.begin(), asked_.end(), key) != asked_.end()) continue;
     const std::string guess = closest(key, asked_);
-    unknown.push_back({fmt::format("the key '{}' must be a known one, but is not", path_.empty() ? key : path_ + "." + key),
-                       Place{file_, 0, 0, 1, {}}, guess.empty() ? "" : fmt::format("did you mean '{}'?", guess)});
+    unknown.push_back(
+        {fmt::format("the key '{}' must be a known one, but is not", path_.empty() ? key : path_ + "." + key),
+         Place{file_, 0, 0, 1, {}}, guess.empty() ? "" : fmt::format("did you mean '{}'?", guess)});
   }
   if (!unknown.empty()) throw Error(kind_, std::move(unknown));
 }
 
 void Fields::fail(const char* key, const std::string& message, const std::string& hint) const {
-  throw Error(kind_, Place{file_, 0, 0, 1, {}}, fmt::format("'{}{}{}' {}", path_, path_.empty() ? "" : ".", key, message), hint);
+  throw Error(kind_, Place{file_, 0, 0, 1, {}},
+              fmt::format("'{}{}{}' {}", path_, path_.empty() ? "" : ".", key, message), hint);
 }
 
 }  // namespace slmc

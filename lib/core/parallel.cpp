@@ -13,10 +13,10 @@ namespace slmc {
 namespace {
 
 std::atomic<int> thread_count{1};
-thread_local bool inside = false;      // a nested parallel_for runs on the thread that calls it
+thread_local bool inside = false;  // a nested parallel_for runs on the thread that calls it
 
-// Hands out pieces in rising order and skips those above a failing one. Every piece below it was handed out before and
-// is finished, so the lowest failing piece is the same for any number of threads.
+// Hands out pieces in rising order and skips those above a failing one. Every piece below it was handed out
+// before and is finished, so the lowest failing piece is the same for any number of threads.
 class Work {
  public:
   Work(std::int64_t pieces, const std::function<void(std::int64_t)>& body) : pieces_(pieces), body_(body) {}
@@ -49,7 +49,7 @@ class Work {
   const std::function<void(std::int64_t)>& body_;
   std::atomic<std::int64_t> next_{0};
   std::mutex mutex_;
-  std::atomic<std::int64_t> lowest_{std::numeric_limits<std::int64_t>::max()};   // failing piece so far
+  std::atomic<std::int64_t> lowest_{std::numeric_limits<std::int64_t>::max()};  // failing piece so far
   std::exception_ptr error_;
 };
 
@@ -72,7 +72,7 @@ void parallel_for(std::int64_t pieces, const std::function<void(std::int64_t)>& 
     const std::int64_t wanted = std::min<std::int64_t>(threads(), pieces) - 1;
     try {
       for (std::int64_t t = 0; t < wanted; ++t) helpers.emplace_back([&work] { work.run(); });
-    } catch (const std::system_error&) {   // no more threads to be had: fewer do the same work
+    } catch (const std::system_error&) {  // no more threads to be had: fewer do the same work
     }
     work.run();
   }

@@ -27,17 +27,20 @@ struct Range {
 };
 
 // The blocks that matter in practice, not the whole of Unicode's tables.
-constexpr std::array kCombining = {Range{0x300, 0x36F}, Range{0x483, 0x489}, Range{0x591, 0x5BD}, Range{0x610, 0x61A},
-                                   Range{0x64B, 0x65F}, Range{0x1AB0, 0x1AFF}, Range{0x1DC0, 0x1DFF}, Range{0x200B, 0x200F},
-                                   Range{0x20D0, 0x20FF}, Range{0xFE00, 0xFE0F}, Range{0xFE20, 0xFE2F}};
-constexpr std::array kWide = {Range{0x1100, 0x115F}, Range{0x2E80, 0x303E}, Range{0x3041, 0xA4CF}, Range{0xA960, 0xA97C},
-                              Range{0xAC00, 0xD7A3}, Range{0xF900, 0xFAFF}, Range{0xFE30, 0xFE6F}, Range{0xFF00, 0xFF60},
-                              Range{0xFFE0, 0xFFE6}, Range{0x1F300, 0x1F64F}, Range{0x1F680, 0x1F6FF}, Range{0x1F900, 0x1F9FF},
+constexpr std::array kCombining = {Range{0x300, 0x36F},   Range{0x483, 0x489},   Range{0x591, 0x5BD},
+                                   Range{0x610, 0x61A},   Range{0x64B, 0x65F},   Range{0x1AB0, 0x1AFF},
+                                   Range{0x1DC0, 0x1DFF}, Range{0x200B, 0x200F}, Range{0x20D0, 0x20FF},
+                                   Range{0xFE00, 0xFE0F}, Range{0xFE20, 0xFE2F}};
+constexpr std::array kWide = {Range{0x1100, 0x115F},   Range{0x2E80, 0x303E},   Range{0x3041, 0xA4CF},
+                              Range{0xA960, 0xA97C},   Range{0xAC00, 0xD7A3},   Range{0xF900, 0xFAFF},
+                              Range{0xFE30, 0xFE6F},   Range{0xFF00, 0xFF60},   Range{0xFFE0, 0xFFE6},
+                              Range{0x1F300, 0x1F64F}, Range{0x1F680, 0x1F6FF}, Range{0x1F900, 0x1F9FF},
                               Range{0x20000, 0x3FFFD}};
 
 template <typename Ranges>
 bool inside(const Ranges& ranges, char32_t c) {
-  return std::any_of(ranges.begin(), ranges.end(), [&](const Range& r) { return c >= r.first && c <= r.last; });
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [&](const Range& r) { return c >= r.first && c <= r.last; });
 }
 
 int columns_of(char32_t c) { return c < 0x300 ? 1 : inside(kCombining, c) ? 0 : inside(kWide, c) ? 2 : 1; }

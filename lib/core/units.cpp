@@ -28,7 +28,8 @@ Split split(std::string_view text) {
 
 __extension__ using Wide = unsigned __int128;
 
-// number * factor, exactly; nothing when it is not whole (unless `round`) or passes 64 bits. "1.6" * 10^6 = 1600000.
+// number * factor, exactly; nothing when it is not whole (unless `round`) or passes 64 bits. "1.6" * 10^6 =
+// 1600000.
 std::optional<std::uint64_t> scaled(std::string_view number, std::uint64_t factor, bool round) {
   constexpr Wide kMostDivisor = static_cast<Wide>(1'000'000'000'000'000'000) * 1'000'000'000;
   std::uint64_t digits = 0;
@@ -41,7 +42,8 @@ std::optional<std::uint64_t> scaled(std::string_view number, std::uint64_t facto
       continue;
     }
     seen_digit = true;
-    if (digits > (std::numeric_limits<std::uint64_t>::max() - 9) / 10 || divisor > kMostDivisor) return std::nullopt;
+    if (digits > (std::numeric_limits<std::uint64_t>::max() - 9) / 10 || divisor > kMostDivisor)
+      return std::nullopt;
     digits = digits * 10 + static_cast<std::uint64_t>(c - '0');
     if (seen_dot) divisor *= 10;
   }
@@ -58,10 +60,17 @@ struct Unit {
   std::uint64_t factor;
 };
 
-constexpr std::array kByteUnits = {
-    Unit{"", 1},       Unit{"B", 1},          Unit{"kB", 1000},       Unit{"KB", 1000},
-    Unit{"MB", 1000000}, Unit{"GB", 1000000000}, Unit{"TB", 1000000000000}, Unit{"KiB", 1ull << 10},
-    Unit{"MiB", 1ull << 20}, Unit{"GiB", 1ull << 30}, Unit{"TiB", 1ull << 40}};
+constexpr std::array kByteUnits = {Unit{"", 1},
+                                   Unit{"B", 1},
+                                   Unit{"kB", 1000},
+                                   Unit{"KB", 1000},
+                                   Unit{"MB", 1000000},
+                                   Unit{"GB", 1000000000},
+                                   Unit{"TB", 1000000000000},
+                                   Unit{"KiB", 1ull << 10},
+                                   Unit{"MiB", 1ull << 20},
+                                   Unit{"GiB", 1ull << 30},
+                                   Unit{"TiB", 1ull << 40}};
 constexpr std::array kCountUnits = {Unit{"", 1}, Unit{"k", 1000}, Unit{"M", 1000000}, Unit{"B", 1000000000}};
 
 template <typename Units>
@@ -79,14 +88,16 @@ std::string with_prefix(std::uint64_t n, const std::array<std::string_view, N>& 
   if (n < 1000) return units[0].empty() ? fmt::format("{}", n) : fmt::format("{} {}", n, units[0]);
   double value = static_cast<double>(n);
   std::size_t unit = 0;
-  while (value >= 999.95 && unit + 1 < N) value /= 1000, ++unit;    // 999.95 would print as 1000.0
+  while (value >= 999.95 && unit + 1 < N) value /= 1000, ++unit;  // 999.95 would print as 1000.0
   return fmt::format("{:.1f} {}", value, units[unit]);
 }
 
 }  // namespace
 
 std::optional<std::uint64_t> parse_bytes(std::string_view text) { return parse_with(kByteUnits, text, true); }
-std::optional<std::uint64_t> parse_count(std::string_view text) { return parse_with(kCountUnits, text, false); }
+std::optional<std::uint64_t> parse_count(std::string_view text) {
+  return parse_with(kCountUnits, text, false);
+}
 
 std::optional<double> parse_number(std::string_view text) {
   if (!text.empty() && text.front() == '+') {

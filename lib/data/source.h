@@ -1,10 +1,17 @@
 #pragma once
 // Training and calibration data: files -> documents -> token windows. A window is a pure function of (settings, index),
 // so that resuming needs one integer.
+//
+//   stream of a domain    the documents of epoch 0 in an order drawn from the seed, each followed by the end-of-text id, then
+//                         those of epoch 1 in another order, and so on without a gap
+//   window k of a domain  tokens [k seq, (k + 1) seq) of its stream: no token is left out or padded
+//   window i of the data  the domains take turns: a domain of share p has its k-th window at time (k + 1/2) / p, and windows
+//                         come in the order of time (of equal times, the first domain)
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/json.h"
@@ -12,8 +19,8 @@
 
 namespace slmc::data {
 
-// One named domain of a mixture. Files: .jsonl (one object a line, `field` holds the text), everything else plain text
-// (a whole file is one document).
+// One named domain of a mixture. Files: .jsonl (one object a line, `field` holds the text; blank lines are skipped),
+// everything else plain text (a whole file is one document). Empty documents are left out.
 struct DomainSpec {
   std::string name;
   std::vector<std::filesystem::path> files;
@@ -22,7 +29,8 @@ struct DomainSpec {
   std::int64_t skip_last = 0;          // documents at each file's end never used (kept for evaluation)
 };
 
-// data: {calib: {files: [...], samples: 128, seq: 512}} or {mix: {wiki: {files, weight}, ...}, seq: 512}
+// {files: [...], samples: 128, seq: 512, field, skip_last, seed} or {mix: {wiki: {files, weight, field, skip_last}, ...}, seq,
+// samples, seed}; only `files` is required. One domain without `mix` is called "data".
 struct DataSpec {
   std::vector<DomainSpec> domains;
   std::int64_t seq = 512;              // tokens per window
@@ -33,7 +41,7 @@ DataSpec data_spec_from_json(const Json& json, const std::string& file, const st
 Json to_json(const DataSpec& spec);
 
 std::vector<std::string> read_documents(const DomainSpec& domain);   // Error(Data) with file and line
-std::string content_hash(const DataSpec& spec);                      // of the files' bytes and the settings
+std::string content_hash(const DataSpec& spec);   // of the files' bytes and the settings; names of files don't count
 
 struct Window {
   std::vector<std::int32_t> ids;         // [seq]
@@ -41,15 +49,20 @@ struct Window {
   std::int32_t domain = 0;               // index into DataSpec::domains
 };
 
-// Tokenizes every document once (in parallel, same result for any number of threads), shuffles documents by seed, joins
-// them with the tokenizer's end-of-text id and cuts windows. Domains take turns by weight (largest remainder), so any
-// prefix of the sequence holds the mixture's shares.
+// How many of the first `index` windows each domain has, and whose turn the next one is, with that domain's count so far.
+// `shares` are positive and sum to 1; after n windows a domain of share p has had n p of them, give or take one for each two
+// domains.
+std::vector<std::int64_t> turns_before(const std::vector<double>& shares, std::int64_t index);
+std::pair<std::int32_t, std::int64_t> turn(const std::vector<double>& shares, std::int64_t index);
+
+// Tokenizes every document once to count its tokens (in parallel, same result for any number of threads) and keeps what fits
+// in `cache_bytes`; the other documents are tokenized again when a window needs them.
 class WindowSource {
  public:
-  WindowSource(DataSpec spec, const text::Tokenizer& tokenizer);
-  Window at(std::int64_t index) const;            // index >= 0; beyond one epoch a domain is reshuffled and goes on
-  std::int64_t tokens_per_epoch() const;          // of all domains
-  std::vector<double> epochs_after(std::int64_t windows) const;   // per domain
+  WindowSource(DataSpec spec, const text::Tokenizer& tokenizer, std::int64_t cache_bytes = std::int64_t{256} << 20);   // Error(Data)
+  Window at(std::int64_t index) const;            // index >= 0; from any thread
+  std::int64_t tokens_per_epoch() const;          // of all domains, end-of-text ids included
+  std::vector<double> epochs_after(std::int64_t windows) const;   // per domain: how often its tokens have been seen
   const DataSpec& spec() const;
 
  private:

@@ -1,6 +1,6 @@
 #pragma once
-// Internal to lib/io: the five block types of 32 elements that are also neutral schemes (Q8_0 Q4_0 Q4_1 Q5_0 Q5_1).
-// One description serves dequantization, quantization and the bijections with Quantized.
+// Internal to lib/io: the five block types of 32 elements that are also neutral schemes (Q8_0 Q4_0 Q4_1 Q5_0
+// Q5_1). One description serves dequantization, quantization and the bijections with Quantized.
 //
 //   d  f16          scale
 //   m  f16          min, only Q4_1 and Q5_1
@@ -27,6 +27,13 @@ inline void store_f16(std::byte* p, float value) {
   std::memcpy(p, &bits, sizeof bits);
 }
 
+// Bit i becomes byte i, 0 or 1: eight copies, one bit of each kept, and a carry into bit 7 says whether it is
+// set.
+inline std::uint64_t bits_to_bytes(std::uint8_t bits) {
+  const std::uint64_t kept = bits * 0x0101010101010101u & 0x8040201008040201u;
+  return (kept + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+}
+
 template <int kBitsOfCode, bool kWithMin>
 struct Block32 {
   static constexpr int kBits = kBitsOfCode;
@@ -49,8 +56,12 @@ struct Block32 {
     }
     if constexpr (kBits == 5) {
       const auto* high = reinterpret_cast<const std::uint8_t*>(block + kHighAt);
-      static constexpr std::uint8_t kBit[8] = {1, 2, 4, 8, 16, 32, 64, 128};
-      for (std::size_t i = 0; i < 32; ++i) codes[i] |= high[i / 8] & kBit[i % 8] ? 16 : 0;
+      for (std::size_t eight = 0; eight < 4; ++eight) {
+        std::uint64_t bytes;
+        std::memcpy(&bytes, codes + 8 * eight, sizeof bytes);
+        bytes |= bits_to_bytes(high[eight]) << 4;
+        std::memcpy(codes + 8 * eight, &bytes, sizeof bytes);
+      }
     }
   }
 
@@ -59,7 +70,8 @@ struct Block32 {
     if constexpr (kBits == 8) {
       for (std::size_t i = 0; i < 32; ++i) qs[i] = codes[i] ^ 0x80;
     } else {
-      for (std::size_t j = 0; j < 16; ++j) qs[j] = static_cast<std::uint8_t>((codes[j] & 15) | codes[j + 16] << 4);
+      for (std::size_t j = 0; j < 16; ++j)
+        qs[j] = static_cast<std::uint8_t>((codes[j] & 15) | codes[j + 16] << 4);
     }
     if constexpr (kBits == 5) {
       std::uint32_t high = 0;
@@ -73,12 +85,18 @@ struct Block32 {
 template <typename Body>
 decltype(auto) with_block32(GgmlType type, Body&& body) {
   switch (type) {
-    case GgmlType::Q8_0: return body(Block32<8, false>{});
-    case GgmlType::Q4_0: return body(Block32<4, false>{});
-    case GgmlType::Q4_1: return body(Block32<4, true>{});
-    case GgmlType::Q5_0: return body(Block32<5, false>{});
-    case GgmlType::Q5_1: return body(Block32<5, true>{});
-    default: SLMC_CHECK(!"a block of 32 with a neutral scheme");
+    case GgmlType::Q8_0:
+      return body(Block32<8, false>{});
+    case GgmlType::Q4_0:
+      return body(Block32<4, false>{});
+    case GgmlType::Q4_1:
+      return body(Block32<4, true>{});
+    case GgmlType::Q5_0:
+      return body(Block32<5, false>{});
+    case GgmlType::Q5_1:
+      return body(Block32<5, true>{});
+    default:
+      SLMC_CHECK(!"a block of 32 with a neutral scheme");
   }
   __builtin_unreachable();
 }

@@ -1,5 +1,6 @@
-// Exact dequantization of every block type that slmc reads. The order of the fp32 operations is ggml's, so the floats are
-// equal bit for bit (tests/golden/ggml). Inner loops are plain and of fixed length: they vectorise.
+// Exact dequantization of every block type that slmc reads. The order of the fp32 operations is ggml's, so
+// the floats are equal bit for bit (tests/golden/ggml). Inner loops are plain and of fixed length: they
+// vectorise.
 #include <cstdint>
 #include <cstring>
 
@@ -28,8 +29,8 @@ void dequantize_32(const std::byte* from, float* __restrict to) {
   }
 }
 
-// Q2_K: scales u8[16], low nibble scale, high nibble min | qs u8[64] | d f16 | dmin f16. Two halves of 128; in each, run
-// j = 0..3 of 32 elements is bits 2j of 32 bytes.
+// Q2_K: scales u8[16], low nibble scale, high nibble min | qs u8[64] | d f16 | dmin f16. Two halves of 128;
+// in each, run j = 0..3 of 32 elements is bits 2j of 32 bytes.
 void dequantize_q2_k(const std::byte* from, float* __restrict to) {
   const Byte* scales = as_u8(from);
   const Byte* qs = as_u8(from + 16);
@@ -37,15 +38,16 @@ void dequantize_q2_k(const std::byte* from, float* __restrict to) {
   for (int half = 0; half < 2; ++half, qs += 32) {
     for (int j = 0; j < 4; ++j) {
       for (int part = 0; part < 2; ++part, ++scales, to += 16) {
-        const float scale = d * static_cast<float>(*scales & 15), min = dmin * static_cast<float>(*scales >> 4);
+        const float scale = d * static_cast<float>(*scales & 15),
+                    min = dmin * static_cast<float>(*scales >> 4);
         for (int i = 0; i < 16; ++i) to[i] = scale * static_cast<float>(qs[16 * part + i] >> 2 * j & 3) - min;
       }
     }
   }
 }
 
-// Q3_K: hmask u8[32] | qs u8[64] as in Q2_K | scales u8[12]: sixteen of 6 bits | d f16. The third bit of element run r
-// (of 32) is bit r of hmask; a clear bit subtracts 4.
+// Q3_K: hmask u8[32] | qs u8[64] as in Q2_K | scales u8[12]: sixteen of 6 bits | d f16. The third bit of
+// element run r (of 32) is bit r of hmask; a clear bit subtracts 4.
 void dequantize_q3_k(const std::byte* from, float* __restrict to) {
   const Byte* hmask = as_u8(from);
   const Byte* qs = as_u8(from + 32);
@@ -78,7 +80,8 @@ ScaleMin scale_min(const Byte* packed, int j) {
   return {static_cast<float>(scale), static_cast<float>(min)};
 }
 
-// Q4_K: d f16 | dmin f16 | scales u8[12] | qs u8[128]; run k of 32 bytes holds elements 64k.. low, 64k + 32.. high.
+// Q4_K: d f16 | dmin f16 | scales u8[12] | qs u8[128]; run k of 32 bytes holds elements 64k.. low, 64k + 32..
+// high.
 void dequantize_q4_k(const std::byte* from, float* __restrict to) {
   const float d = load_f16(from), dmin = load_f16(from + 2);
   const Byte* packed = as_u8(from + 4);
@@ -91,7 +94,8 @@ void dequantize_q4_k(const std::byte* from, float* __restrict to) {
   }
 }
 
-// Q5_K: d f16 | dmin f16 | scales u8[12] | qh u8[32]: bit j is the fifth bit of sub-block j | qs u8[128] as in Q4_K.
+// Q5_K: d f16 | dmin f16 | scales u8[12] | qh u8[32]: bit j is the fifth bit of sub-block j | qs u8[128] as
+// in Q4_K.
 void dequantize_q5_k(const std::byte* from, float* __restrict to) {
   const float d = load_f16(from), dmin = load_f16(from + 2);
   const Byte* packed = as_u8(from + 4);
@@ -107,8 +111,8 @@ void dequantize_q5_k(const std::byte* from, float* __restrict to) {
   }
 }
 
-// Q6_K: ql u8[128] | qh u8[64] | scales i8[16] | d f16. In each half of 128, run j of 32 elements has its low four bits in
-// ql (runs 0, 1 low nibbles; 2, 3 high nibbles) and its high two in bits 2j of qh.
+// Q6_K: ql u8[128] | qh u8[64] | scales i8[16] | d f16. In each half of 128, run j of 32 elements has its low
+// four bits in ql (runs 0, 1 low nibbles; 2, 3 high nibbles) and its high two in bits 2j of qh.
 void dequantize_q6_k(const std::byte* from, float* __restrict to) {
   const float d = load_f16(from + 208);
   const auto* scales = reinterpret_cast<const std::int8_t*>(from + 192);
@@ -138,9 +142,12 @@ void look_up_32(const Byte* qs, float scale, float* __restrict to) {
 }
 
 // IQ4_NL: d f16 | qs u8[16]
-void dequantize_iq4_nl(const std::byte* from, float* __restrict to) { look_up_32(as_u8(from + 2), load_f16(from), to); }
+void dequantize_iq4_nl(const std::byte* from, float* __restrict to) {
+  look_up_32(as_u8(from + 2), load_f16(from), to);
+}
 
-// IQ4_XS: d f16 | scales_h u16: two bits each | scales_l u8[4]: four bits each | qs u8[128]: IQ4_NL runs of 32
+// IQ4_XS: d f16 | scales_h u16: two bits each | scales_l u8[4]: four bits each | qs u8[128]: IQ4_NL runs of
+// 32
 void dequantize_iq4_xs(const std::byte* from, float* __restrict to) {
   const float d = load_f16(from);
   std::uint16_t high;
@@ -153,7 +160,8 @@ void dequantize_iq4_xs(const std::byte* from, float* __restrict to) {
 }
 
 template <typename Body>
-void each_block(const GgmlTypeInfo& type, std::span<const std::byte> blocks, std::span<float> values, Body body) {
+void each_block(const GgmlTypeInfo& type, std::span<const std::byte> blocks, std::span<float> values,
+                Body body) {
   const std::byte* from = blocks.data();
   float* to = values.data();
   for (std::size_t left = values.size() / static_cast<std::size_t>(type.block); left > 0; --left) {
@@ -168,7 +176,8 @@ void each_block(const GgmlTypeInfo& type, std::span<const std::byte> blocks, std
 void dequantize(GgmlType type, std::span<const std::byte> blocks, std::span<float> values) {
   const GgmlTypeInfo& t = info(type);
   SLMC_CHECK(values.size() % static_cast<std::size_t>(t.block) == 0);
-  SLMC_CHECK(blocks.size() == values.size() / static_cast<std::size_t>(t.block) * static_cast<std::size_t>(t.bytes));
+  SLMC_CHECK(blocks.size() ==
+             values.size() / static_cast<std::size_t>(t.block) * static_cast<std::size_t>(t.bytes));
   if (const std::optional<DType> dense = dtype_of(type)) return to_f32(*dense, blocks, values);
   switch (type) {
     case GgmlType::Q2_K: return each_block(t, blocks, values, dequantize_q2_k);

@@ -11,16 +11,26 @@ namespace slmc::io {
 namespace {
 
 constexpr std::array kTypes = {
-    GgmlTypeInfo{GgmlType::F32, "f32", 1, 4, true},        GgmlTypeInfo{GgmlType::F16, "f16", 1, 2, true},
-    GgmlTypeInfo{GgmlType::Q4_0, "q4_0", 32, 18, true},    GgmlTypeInfo{GgmlType::Q4_1, "q4_1", 32, 20, true},
-    GgmlTypeInfo{GgmlType::Q5_0, "q5_0", 32, 22, true},    GgmlTypeInfo{GgmlType::Q5_1, "q5_1", 32, 24, true},
-    GgmlTypeInfo{GgmlType::Q8_0, "q8_0", 32, 34, true},    GgmlTypeInfo{GgmlType::Q2_K, "q2_k", 256, 84, false},
-    GgmlTypeInfo{GgmlType::Q3_K, "q3_k", 256, 110, false}, GgmlTypeInfo{GgmlType::Q4_K, "q4_k", 256, 144, false},
-    GgmlTypeInfo{GgmlType::Q5_K, "q5_k", 256, 176, false}, GgmlTypeInfo{GgmlType::Q6_K, "q6_k", 256, 210, false},
-    GgmlTypeInfo{GgmlType::IQ4_NL, "iq4_nl", 32, 18, false}, GgmlTypeInfo{GgmlType::IQ4_XS, "iq4_xs", 256, 136, false},
-    GgmlTypeInfo{GgmlType::I8, "i8", 1, 1, false},         GgmlTypeInfo{GgmlType::I16, "i16", 1, 2, false},
-    GgmlTypeInfo{GgmlType::I32, "i32", 1, 4, false},       GgmlTypeInfo{GgmlType::I64, "i64", 1, 8, false},
-    GgmlTypeInfo{GgmlType::F64, "f64", 1, 8, false},       GgmlTypeInfo{GgmlType::BF16, "bf16", 1, 2, true},
+    GgmlTypeInfo{GgmlType::F32, "f32", 1, 4, true},
+    GgmlTypeInfo{GgmlType::F16, "f16", 1, 2, true},
+    GgmlTypeInfo{GgmlType::Q4_0, "q4_0", 32, 18, true},
+    GgmlTypeInfo{GgmlType::Q4_1, "q4_1", 32, 20, true},
+    GgmlTypeInfo{GgmlType::Q5_0, "q5_0", 32, 22, true},
+    GgmlTypeInfo{GgmlType::Q5_1, "q5_1", 32, 24, true},
+    GgmlTypeInfo{GgmlType::Q8_0, "q8_0", 32, 34, true},
+    GgmlTypeInfo{GgmlType::Q2_K, "q2_k", 256, 84, false},
+    GgmlTypeInfo{GgmlType::Q3_K, "q3_k", 256, 110, false},
+    GgmlTypeInfo{GgmlType::Q4_K, "q4_k", 256, 144, false},
+    GgmlTypeInfo{GgmlType::Q5_K, "q5_k", 256, 176, false},
+    GgmlTypeInfo{GgmlType::Q6_K, "q6_k", 256, 210, false},
+    GgmlTypeInfo{GgmlType::IQ4_NL, "iq4_nl", 32, 18, false},
+    GgmlTypeInfo{GgmlType::IQ4_XS, "iq4_xs", 256, 136, false},
+    GgmlTypeInfo{GgmlType::I8, "i8", 1, 1, false},
+    GgmlTypeInfo{GgmlType::I16, "i16", 1, 2, false},
+    GgmlTypeInfo{GgmlType::I32, "i32", 1, 4, false},
+    GgmlTypeInfo{GgmlType::I64, "i64", 1, 8, false},
+    GgmlTypeInfo{GgmlType::F64, "f64", 1, 8, false},
+    GgmlTypeInfo{GgmlType::BF16, "bf16", 1, 2, true},
 };
 
 template <typename Matches>
@@ -37,7 +47,9 @@ const GgmlTypeInfo* ggml_type(std::uint32_t number) {
 
 const GgmlTypeInfo* ggml_type(std::string_view name) {
   const auto same = [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); };
-  return find_type([&](const GgmlTypeInfo& t) { return std::equal(t.name.begin(), t.name.end(), name.begin(), name.end(), same); });
+  return find_type([&](const GgmlTypeInfo& t) {
+    return std::equal(t.name.begin(), t.name.end(), name.begin(), name.end(), same);
+  });
 }
 
 const GgmlTypeInfo& info(GgmlType type) {
@@ -84,7 +96,8 @@ Quantized unpack_blocks(GgmlType type, std::span<const std::byte> bytes) {
     using Block = decltype(block);
     SLMC_CHECK(bytes.size() % Block::kBytes == 0);
     const std::size_t blocks = bytes.size() / Block::kBytes;
-    Quantized q{*scheme_of(type), std::vector<std::uint8_t>(blocks * Block::kSize), std::vector<float>(blocks), {}};
+    Quantized q{
+        *scheme_of(type), std::vector<std::uint8_t>(blocks * Block::kSize), std::vector<float>(blocks), {}};
     if (Block::kHasMin) q.mins.resize(blocks);
     for (std::size_t b = 0; b < blocks; ++b) {
       const std::byte* from = bytes.data() + b * Block::kBytes;

@@ -12,9 +12,9 @@
 namespace slmc::io {
 namespace {
 
-constexpr std::uint64_t kMostElements = 1ull << 24;      // of one metadata array: far above any vocabulary
-constexpr std::uint64_t kMostKeyBytes = 65535;           // the specification's limit
-constexpr std::uint32_t kMostDims = 4;                   // GGML_MAX_DIMS
+constexpr std::uint64_t kMostElements = 1ull << 24;  // of one metadata array: far above any vocabulary
+constexpr std::uint64_t kMostKeyBytes = 65535;       // the specification's limit
+constexpr std::uint32_t kMostDims = 4;               // GGML_MAX_DIMS
 
 // One parser of one file, in the order of the bytes.
 class Parser {
@@ -26,14 +26,16 @@ class Parser {
   };
 
   Counts preamble() {
-    if (in_.text(4, "the magic number") != "GGUF") in_.fail("the file must begin with \"GGUF\", but does not");
+    if (in_.text(4, "the magic number") != "GGUF")
+      in_.fail("the file must begin with \"GGUF\", but does not");
     const std::uint32_t version = in_.u32("the version");
     if (version != kGgufVersion) {
       const bool swapped = std::endian::native == std::endian::little && version == kGgufVersion << 24;
       in_.fail(swapped ? "the file must be little-endian, but is big-endian"
                        : fmt::format("the GGUF version must be {}, but is {}", kGgufVersion, version));
     }
-    const std::uint64_t tensors = in_.u64("the number of tensors"), pairs = in_.u64("the number of metadata pairs");
+    const std::uint64_t tensors = in_.u64("the number of tensors"),
+                        pairs = in_.u64("the number of metadata pairs");
     in_.require_room(tensors, kSmallestTensor, "the tensors");
     in_.require_room(pairs, kSmallestPair, "the metadata pairs");
     return {tensors, pairs};
@@ -41,7 +43,8 @@ class Parser {
 
   std::pair<std::string, GgufValue> pair() {
     const std::uint64_t bytes = in_.u64("the length of a key");
-    if (bytes > kMostKeyBytes) in_.fail(fmt::format("a key must have at most {} bytes, but has {}", kMostKeyBytes, bytes));
+    if (bytes > kMostKeyBytes)
+      in_.fail(fmt::format("a key must have at most {} bytes, but has {}", kMostKeyBytes, bytes));
     std::string key(in_.text(bytes, "a key"));
     const GgufType type = value_type(key);
     GgufValue value = type == GgufType::Array ? array(key) : scalar(type, key);
@@ -54,15 +57,18 @@ class Parser {
     t.name = string("a tensor's name");
     const std::string what = fmt::format("the tensor '{}'", t.name);
     const std::uint32_t dims = in_.u32(what);
-    if (dims > kMostDims) in_.fail(fmt::format("{} must have at most {} dimensions, but has {}", what, kMostDims, dims));
+    if (dims > kMostDims)
+      in_.fail(fmt::format("{} must have at most {} dimensions, but has {}", what, kMostDims, dims));
     for (std::uint32_t i = 0; i < dims; ++i) {
       const std::uint64_t size = in_.u64(what);
-      if (size > static_cast<std::uint64_t>(INT64_MAX)) in_.fail(fmt::format("the sizes of {} must fit 63 bits, but one is {}", what, size));
+      if (size > static_cast<std::uint64_t>(INT64_MAX))
+        in_.fail(fmt::format("the sizes of {} must fit 63 bits, but one is {}", what, size));
       t.shape.insert(t.shape.begin(), static_cast<std::int64_t>(size));
     }
     const std::uint32_t type = in_.u32(what);
     const GgmlTypeInfo* known = ggml_type(type);
-    if (known == nullptr) in_.fail(fmt::format("the type of {} must be one that slmc reads, but is number {}", what, type));
+    if (known == nullptr)
+      in_.fail(fmt::format("the type of {} must be one that slmc reads, but is number {}", what, type));
     t.type = known->type;
     t.bytes = gguf_bytes(t.type, t.shape, what);
     t.offset = in_.u64(what);
@@ -141,9 +147,12 @@ class Parser {
     GgufValue value;
     value.type = GgufType::Array;
     value.element = value_type(key);
-    if (value.element == GgufType::Array) in_.fail(fmt::format("'{}' must be an array of simple values, but is one of arrays", key));
+    if (value.element == GgufType::Array)
+      in_.fail(fmt::format("'{}' must be an array of simple values, but is one of arrays", key));
     const std::uint64_t count = in_.u64(key);
-    if (count > kMostElements) in_.fail(fmt::format("the array '{}' must have at most {} elements, but has {}", key, kMostElements, count));
+    if (count > kMostElements)
+      in_.fail(
+          fmt::format("the array '{}' must have at most {} elements, but has {}", key, kMostElements, count));
     in_.require_room(count, smallest_size(value.element), fmt::format("the array '{}'", key));
     const GgufType type = value.element;
     switch (kind_of(type)) {
@@ -166,15 +175,17 @@ void check_places(const std::vector<GgufTensor>& tensors, const Parser& parser) 
   for (const GgufTensor& t : tensors) {
     if (t.bytes > 0) order.push_back(&t);
   }
-  std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
+  std::sort(order.begin(), order.end(),
+            [](const GgufTensor* a, const GgufTensor* b) { return a->offset < b->offset; });
   const GgufTensor* before = nullptr;
   for (const GgufTensor* t : order) {
     if (t->offset > parser.size() || t->bytes > parser.size() - t->offset) {
-      parser.fail(fmt::format("the data of '{}' must lie inside the file of {} bytes, but ends at {}", t->name, parser.size(),
-                              t->offset + t->bytes));
+      parser.fail(fmt::format("the data of '{}' must lie inside the file of {} bytes, but ends at {}",
+                              t->name, parser.size(), t->offset + t->bytes));
     }
     if (before != nullptr && t->offset < before->offset + before->bytes) {
-      parser.fail(fmt::format("the data of '{}' must begin behind that of '{}', but they overlap", t->name, before->name));
+      parser.fail(fmt::format("the data of '{}' must begin behind that of '{}', but they overlap", t->name,
+                              before->name));
     }
     before = t;
   }
@@ -209,18 +220,21 @@ void GgufFile::read_header() {
   for (std::uint64_t i = 0; i < counts.pairs; ++i) {
     metadata_.push_back(parser.pair());
     const std::string& key = metadata_.back().first;
-    if (!keys.emplace(key, i).second) parser.fail(fmt::format("a metadata key must stand once, but '{}' is repeated", key));
+    if (!keys.emplace(key, i).second)
+      parser.fail(fmt::format("a metadata key must stand once, but '{}' is repeated", key));
   }
   for (std::uint64_t i = 0; i < counts.tensors; ++i) {
     tensors_.push_back(parser.tensor());
     const std::string& tensor = tensors_.back().name;
-    if (!by_name_.emplace(tensor, i).second) parser.fail(fmt::format("a tensor must stand once, but '{}' is repeated", tensor));
+    if (!by_name_.emplace(tensor, i).second)
+      parser.fail(fmt::format("a tensor must stand once, but '{}' is repeated", tensor));
   }
   alignment_ = gguf_alignment(metadata_);
   const std::uint64_t data = gguf_aligned(parser.position(), alignment_);
   for (GgufTensor& t : tensors_) {
     if (t.offset % alignment_ != 0) {
-      parser.fail(fmt::format("the offset of '{}' must be a multiple of {}, but is {}", t.name, alignment_, t.offset));
+      parser.fail(fmt::format("the offset of '{}' must be a multiple of {}, but is {}", t.name, alignment_,
+                              t.offset));
     }
     t.offset = checked_add(t.offset, data, fmt::format("the place of '{}'", t.name));
     checked_add(t.offset, t.bytes, fmt::format("the end of '{}'", t.name));
@@ -249,7 +263,8 @@ TensorData GgufFile::read(const GgufTensor& tensor) const {
     return data;
   }
   const GgmlTypeInfo& type = info(tensor.type);
-  auto values = std::make_shared<std::vector<float>>(stored.size() / static_cast<std::size_t>(type.bytes) * static_cast<std::size_t>(type.block));
+  auto values = std::make_shared<std::vector<float>>(stored.size() / static_cast<std::size_t>(type.bytes) *
+                                                     static_cast<std::size_t>(type.block));
   dequantize(tensor.type, stored, *values);
   TensorData data;
   data.shape = tensor.shape;

@@ -49,18 +49,23 @@ std::uint64_t gguf_bytes(GgmlType type, std::span<const std::int64_t> shape, std
   const std::uint64_t count = element_count(shape, what);
   const std::int64_t row = shape.empty() ? 1 : shape.back();
   if (row % t.block != 0) {
-    throw Error(ErrorKind::Model, fmt::format("the rows of {} must be multiples of {} long, because it is {}, but have {} elements", what,
-                                              t.block, t.name, row));
+    throw Error(
+        ErrorKind::Model,
+        fmt::format("the rows of {} must be multiples of {} long, because it is {}, but have {} elements",
+                    what, t.block, t.name, row));
   }
   return checked_mul(count / static_cast<std::uint64_t>(t.block), static_cast<std::uint64_t>(t.bytes), what);
 }
+
+constexpr std::uint64_t kMostAlignment = 65536;  // a hostile one would pad a file of nothing to gigabytes
 
 std::uint64_t gguf_alignment(const GgufMetadata& metadata) {
   const GgufValue* value = find(metadata, "general.alignment");
   if (value == nullptr) return 32;
   const auto* number = std::get_if<std::uint64_t>(&value->value);
-  if (value->type != GgufType::U32 || number == nullptr || !std::has_single_bit(*number)) {
-    throw Error(ErrorKind::Model, "'general.alignment' must be a u32 and a power of two, but is not");
+  if (value->type != GgufType::U32 || number == nullptr || !std::has_single_bit(*number) ||
+      *number > kMostAlignment) {
+    throw Error(ErrorKind::Model, "'general.alignment' must be a u32 power of two up to 65536, but is not");
   }
   return *number;
 }
@@ -68,12 +73,14 @@ std::uint64_t gguf_alignment(const GgufMetadata& metadata) {
 // ---- values ----
 
 const GgufValue* find(const GgufMetadata& metadata, std::string_view key) {
-  const auto it = std::find_if(metadata.begin(), metadata.end(), [&](const auto& pair) { return pair.first == key; });
+  const auto it =
+      std::find_if(metadata.begin(), metadata.end(), [&](const auto& pair) { return pair.first == key; });
   return it == metadata.end() ? nullptr : &it->second;
 }
 
 void set(GgufMetadata& metadata, std::string key, GgufValue value) {
-  const auto it = std::find_if(metadata.begin(), metadata.end(), [&](const auto& pair) { return pair.first == key; });
+  const auto it =
+      std::find_if(metadata.begin(), metadata.end(), [&](const auto& pair) { return pair.first == key; });
   if (it != metadata.end()) {
     it->second = std::move(value);
   } else {
@@ -82,12 +89,18 @@ void set(GgufMetadata& metadata, std::string key, GgufValue value) {
 }
 
 GgufValue GgufValue::u32(std::uint32_t v) { return {GgufType::U32, GgufType::U32, std::uint64_t{v}}; }
-GgufValue GgufValue::i32s(std::vector<std::int64_t> v) { return {GgufType::Array, GgufType::I32, std::move(v)}; }
-GgufValue GgufValue::u32s(std::vector<std::uint64_t> v) { return {GgufType::Array, GgufType::U32, std::move(v)}; }
+GgufValue GgufValue::i32s(std::vector<std::int64_t> v) {
+  return {GgufType::Array, GgufType::I32, std::move(v)};
+}
+GgufValue GgufValue::u32s(std::vector<std::uint64_t> v) {
+  return {GgufType::Array, GgufType::U32, std::move(v)};
+}
 GgufValue GgufValue::f32(float v) { return {GgufType::F32, GgufType::U32, static_cast<double>(v)}; }
 GgufValue GgufValue::f32s(std::vector<double> v) { return {GgufType::Array, GgufType::F32, std::move(v)}; }
 GgufValue GgufValue::boolean(bool v) { return {GgufType::Bool, GgufType::U32, v}; }
 GgufValue GgufValue::text(std::string v) { return {GgufType::String, GgufType::U32, std::move(v)}; }
-GgufValue GgufValue::texts(std::vector<std::string> v) { return {GgufType::Array, GgufType::String, std::move(v)}; }
+GgufValue GgufValue::texts(std::vector<std::string> v) {
+  return {GgufType::Array, GgufType::String, std::move(v)};
+}
 
 }  // namespace slmc::io

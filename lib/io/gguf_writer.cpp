@@ -15,7 +15,7 @@
 namespace slmc::io {
 namespace {
 
-constexpr std::size_t kMostNameBytes = 63;        // GGML_MAX_NAME less the final zero: longer ones fail in ggml
+constexpr std::size_t kMostNameBytes = 63;  // GGML_MAX_NAME less the final zero: longer ones fail in ggml
 
 // Appends little-endian numbers and GGUF strings.
 struct Header {
@@ -34,7 +34,8 @@ struct Header {
 
   // One value of `type` without its type number.
   void element(GgufType type, std::uint64_t v) {
-    bytes.append(reinterpret_cast<const char*>(&v), smallest_size(type));      // little-endian: the low bytes come first
+    bytes.append(reinterpret_cast<const char*>(&v),
+                 smallest_size(type));  // little-endian: the low bytes come first
   }
   void element(GgufType type, std::int64_t v) { element(type, static_cast<std::uint64_t>(v)); }
   void element(GgufType type, double v) {
@@ -65,7 +66,8 @@ struct Header {
 bool consistent(const GgufValue& value) {
   const bool array = value.type == GgufType::Array;
   if (array && value.element == GgufType::Array) return false;
-  const std::size_t held = value.value.index();    // u64 i64 double bool string, then vectors of u64 i64 double string
+  const std::size_t held =
+      value.value.index();  // u64 i64 double bool string, then vectors of u64 i64 double string
   switch (kind_of(array ? value.element : value.type)) {
     case GgufKind::Unsigned: return held == (array ? 5 : 0);
     case GgufKind::Signed: return held == (array ? 6 : 1);
@@ -75,10 +77,6 @@ bool consistent(const GgufValue& value) {
   }
   return false;
 }
-
-}  // namespace
-
-namespace {
 
 // Everything before the tensor data, and how long the file will be.
 struct Prepared {
@@ -91,7 +89,8 @@ struct Prepared {
 std::uint64_t tensor_info(const GgufWriter::Entry& entry, std::uint64_t offset, Header& header) {
   if (entry.name.size() > kMostNameBytes || entry.shape.size() > 4) {
     throw Error(ErrorKind::Unsupported,
-                fmt::format("a tensor of a GGUF file must have at most {} bytes of name and 4 dimensions, but '{}' has {} and {}",
+                fmt::format("a tensor of a GGUF file must have at most {} bytes of name and 4 dimensions, "
+                            "but '{}' has {} and {}",
                             kMostNameBytes, entry.name, entry.name.size(), entry.shape.size()));
   }
   header.text(entry.name);
@@ -129,6 +128,10 @@ Prepared prepare(const GgufMetadata& metadata, const std::vector<GgufWriter::Ent
 
 }  // namespace
 
+std::string gguf_header(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries) {
+  return prepare(metadata, entries).header;
+}
+
 std::uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries) {
   return prepare(metadata, entries).file_bytes;
 }
@@ -138,9 +141,10 @@ struct GgufWriter::State {
   std::vector<Entry> entries;
   std::vector<std::uint64_t> sizes;
   std::uint64_t alignment = 32;
-  std::size_t next = 0;              // the entry to be written
+  std::size_t next = 0;  // the entry to be written
 
-  State(const std::filesystem::path& path, const GgufMetadata& metadata, std::vector<Entry> all) : file(path), entries(std::move(all)) {
+  State(const std::filesystem::path& path, const GgufMetadata& metadata, std::vector<Entry> all)
+      : file(path), entries(std::move(all)) {
     Prepared p = prepare(metadata, entries);
     sizes = std::move(p.sizes);
     alignment = p.alignment;
@@ -171,7 +175,7 @@ void GgufWriter::finish() {
 
 namespace {
 
-constexpr std::size_t kChunk = 1 << 16;      // elements converted at a time; a multiple of every block
+constexpr std::size_t kChunk = 1 << 16;  // elements converted at a time; a multiple of every block
 
 // Largest magnitude whose code has a finite scale (and min) in f16; infinite for types that hold every float.
 float most_magnitude(GgmlType type) {
@@ -190,9 +194,12 @@ float most_magnitude(GgmlType type) {
 void check_range(std::span<const float> values, const GgmlTypeInfo& type, std::string_view name) {
   const float most = most_magnitude(type.type);
   if (std::isinf(most)) return;
-  const auto bad = std::find_if(values.begin(), values.end(), [&](float x) { return !(std::fabs(x) <= most); });
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [&](float x) { return !(std::fabs(x) <= most); });
   if (bad != values.end()) {
-    throw Error(ErrorKind::Numeric, fmt::format("the values of '{}' must be within {} to be stored as {}, but one is {}", name, most, type.name, *bad),
+    throw Error(ErrorKind::Numeric,
+                fmt::format("the values of '{}' must be within {} to be stored as {}, but one is {}", name,
+                            most, type.name, *bad),
                 "store this tensor as bf16 or f32");
   }
 }
@@ -200,8 +207,10 @@ void check_range(std::span<const float> values, const GgmlTypeInfo& type, std::s
 void refuse_ragged_rows(const TensorData& data, const GgmlTypeInfo& type, std::string_view name) {
   const std::int64_t row = data.shape.empty() ? 1 : data.shape.back();
   if (row % type.block != 0) {
-    throw Error(ErrorKind::Unsupported, fmt::format("the rows of '{}' must be multiples of {} long to be stored as {}, but have {} elements", name,
-                                                    type.block, type.name, row));
+    throw Error(
+        ErrorKind::Unsupported,
+        fmt::format("the rows of '{}' must be multiples of {} long to be stored as {}, but have {} elements",
+                    name, type.block, type.name, row));
   }
 }
 
@@ -211,25 +220,31 @@ std::vector<std::byte> encode(const TensorData& data, GgmlType target, std::stri
   const GgmlTypeInfo& type = info(target);
   SLMC_CHECK(type.writable);
   refuse_ragged_rows(data, type, name);
-  if (data.quantized && scheme_of(target) == data.quantized->scheme) return pack_blocks(target, *data.quantized);
+  if (data.quantized && scheme_of(target) == data.quantized->scheme)
+    return pack_blocks(target, *data.quantized);
   if (!data.quantized && dtype_of(target) == data.dtype) return {data.bytes.begin(), data.bytes.end()};
 
   const std::vector<float> expanded = data.quantized ? data.to_floats() : std::vector<float>();
   const auto count = static_cast<std::size_t>(data.count());
   const std::size_t element = data.quantized ? 0 : size_of(data.dtype);
-  std::vector<std::byte> out(count / static_cast<std::size_t>(type.block) * static_cast<std::size_t>(type.bytes));
+  std::vector<std::byte> out(count / static_cast<std::size_t>(type.block) *
+                             static_cast<std::size_t>(type.bytes));
   parallel_for(static_cast<std::int64_t>((count + kChunk - 1) / kChunk), [&](std::int64_t piece) {
-    const std::size_t begin = static_cast<std::size_t>(piece) * kChunk, size = std::min(kChunk, count - begin);
+    const std::size_t begin = static_cast<std::size_t>(piece) * kChunk,
+                      size = std::min(kChunk, count - begin);
     std::vector<float> converted;
-    std::span<const float> values = std::span(expanded).subspan(data.quantized ? begin : 0, data.quantized ? size : 0);
+    std::span<const float> values =
+        std::span(expanded).subspan(data.quantized ? begin : 0, data.quantized ? size : 0);
     if (!data.quantized) {
       converted.resize(size);
       to_f32(data.dtype, data.bytes.subspan(begin * element, size * element), converted);
       values = converted;
     }
     check_range(values, type, name);
-    const std::size_t from = begin / static_cast<std::size_t>(type.block) * static_cast<std::size_t>(type.bytes);
-    const std::size_t bytes = size / static_cast<std::size_t>(type.block) * static_cast<std::size_t>(type.bytes);
+    const std::size_t from =
+        begin / static_cast<std::size_t>(type.block) * static_cast<std::size_t>(type.bytes);
+    const std::size_t bytes =
+        size / static_cast<std::size_t>(type.block) * static_cast<std::size_t>(type.bytes);
     quantize_reference(target, values, std::span(out).subspan(from, bytes));
   });
   return out;

@@ -51,6 +51,10 @@ class SafetensorsFile {
 // Error(Model): neither exists, a shard is missing, the index names a tensor its shard lacks, a name stands in two shards.
 std::vector<SafetensorsFile> open_safetensors_folder(const std::filesystem::path& folder);
 
+// The first bytes of a file whose tensors lie end to end in this order: length, JSON, spaces up to a multiple of 8. Offsets
+// in `tensors` are ignored. Error(Unsupported): a name or metadata that is not UTF-8.
+std::string safetensors_header(const std::vector<StoredTensor>& tensors, const std::map<std::string, std::string>& metadata);
+
 // Streams tensors to disk: the header is fixed first, then each tensor's bytes are given once, in any order.
 // Deterministic: in each file tensors lie by falling element size, then in the given order, so that readers find them
 // aligned; the header is padded with spaces to 8 bytes; no gaps. Files appear on finish().

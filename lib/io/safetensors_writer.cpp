@@ -13,9 +13,9 @@ namespace slmc::io {
 namespace fs = std::filesystem;
 namespace {
 
-struct Slot {                      // where one tensor goes
+struct Slot {  // where one tensor goes
   std::size_t shard = 0;
-  std::uint64_t offset = 0;        // from the start of the shard's data, then of the shard
+  std::uint64_t offset = 0;  // from the start of the shard's data, then of the shard
   std::uint64_t bytes = 0;
   bool written = false;
 };
@@ -25,29 +25,43 @@ std::uint64_t bytes_of(const SafetensorsWriter::Entry& entry) {
   return checked_mul(element_count(entry.shape, what), size_of(entry.dtype), what);
 }
 
-// Names must survive: the lenient dump would replace what is not UTF-8.
-std::string header_text(const Json& header, const fs::path& path) {
-  try {
-    return header.dump();
-  } catch (const Json::exception&) {
-    throw Error(ErrorKind::Unsupported, Place{path.string(), 0, 0, 1, {}},
-                "tensor names and metadata must be UTF-8 to be stored in safetensors, but one is not");
-  }
-}
-
 std::string shard_name(std::size_t i, std::size_t shards) {
   return shards == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards);
 }
 
 }  // namespace
 
+std::string safetensors_header(const std::vector<StoredTensor>& tensors,
+                               const std::map<std::string, std::string>& metadata) {
+  Json json = Json::object();
+  if (!metadata.empty()) json["__metadata__"] = metadata;
+  Json::object_t::Container& members = json.get_ref<Json::object_t&>();
+  std::uint64_t offset = 0;
+  for (const StoredTensor& t : tensors) {
+    members.emplace_back(t.name, Json{{"dtype", to_string(t.dtype)},
+                                      {"shape", t.shape},
+                                      {"data_offsets", {offset, offset + t.bytes}}});
+    offset += t.bytes;
+  }
+  std::string text;
+  try {
+    text = json.dump();  // not dump_compact: names must survive, not be repaired
+  } catch (const Json::exception&) {
+    throw Error(ErrorKind::Unsupported,
+                "tensor names and metadata must be UTF-8 to be stored in safetensors, but one is not");
+  }
+  text.append((8 - text.size() % 8) % 8, ' ');
+  const std::uint64_t length = text.size();
+  return std::string(reinterpret_cast<const char*>(&length), sizeof length) + text;
+}
+
 struct SafetensorsWriter::State {
   std::vector<Entry> entries;
   std::map<std::string, Slot, std::less<>> slots;
   std::size_t shards = 1;
-  std::deque<AtomicFile> files;                  // a deque: files can't move
-  std::vector<fs::path> paths;                   // of the files
-  fs::path index_path;                           // empty when there is no index
+  std::deque<AtomicFile> files;  // a deque: files can't move
+  std::vector<fs::path> paths;   // of the files
+  fs::path index_path;           // empty when there is no index
   std::uint64_t total_bytes = 0;
   std::size_t written = 0;
 
@@ -65,7 +79,8 @@ struct SafetensorsWriter::State {
       filled += bytes;
       total_bytes += bytes;
     }
-    std::stable_sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return size_of(a.dtype) > size_of(b.dtype); });
+    std::stable_sort(entries.begin(), entries.end(),
+                     [](const Entry& a, const Entry& b) { return size_of(a.dtype) > size_of(b.dtype); });
     std::vector<std::uint64_t> end(shards, 0);
     for (const Entry& entry : entries) {
       Slot& slot = slots.at(entry.name);
@@ -74,27 +89,25 @@ struct SafetensorsWriter::State {
     }
   }
 
-  // Opens a shard and writes its header: length, JSON, spaces up to a multiple of 8.
+  // Opens a shard and writes its header.
   void begin(const fs::path& path, std::size_t shard, const std::map<std::string, std::string>& metadata) {
-    Json header = Json::object();
-    if (!metadata.empty()) header["__metadata__"] = metadata;
-    Json::object_t::Container& members = header.get_ref<Json::object_t&>();
+    std::vector<StoredTensor> tensors;
     for (const Entry& entry : entries) {
       const Slot& slot = slots.at(entry.name);
-      if (slot.shard != shard) continue;
-      members.emplace_back(entry.name, Json{{"dtype", to_string(entry.dtype)},
-                                            {"shape", entry.shape},
-                                            {"data_offsets", {slot.offset, slot.offset + slot.bytes}}});
+      if (slot.shard == shard) tensors.push_back({entry.name, entry.dtype, entry.shape, 0, slot.bytes});
     }
-    std::string text = header_text(header, path);
-    text.append((8 - text.size() % 8) % 8, ' ');
-    const std::uint64_t length = text.size();
+    std::string header;
+    try {
+      header = safetensors_header(tensors, metadata);
+    } catch (Error& error) {
+      error.in_file(path.string());
+      throw;
+    }
     AtomicFile& file = files.emplace_back(path);
     paths.push_back(path);
-    file.write(std::as_bytes(std::span(&length, 1)));
-    file.write(text);
+    file.write(header);
     for (auto& [name, slot] : slots) {
-      if (slot.shard == shard) slot.offset += 8 + length;
+      if (slot.shard == shard) slot.offset += header.size();
     }
   }
 
@@ -126,14 +139,16 @@ SafetensorsWriter::SafetensorsWriter(std::unique_ptr<State> state) : state_(std:
 SafetensorsWriter::SafetensorsWriter(SafetensorsWriter&&) noexcept = default;
 SafetensorsWriter::~SafetensorsWriter() = default;
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& folder, std::vector<Entry> entries, std::map<std::string, std::string> metadata,
-                                     std::uint64_t shard_bytes)
+SafetensorsWriter::SafetensorsWriter(const fs::path& folder, std::vector<Entry> entries,
+                                     std::map<std::string, std::string> metadata, std::uint64_t shard_bytes)
     : state_(std::make_unique<State>(std::move(entries), shard_bytes)) {
-  for (std::size_t i = 0; i < state_->shards; ++i) state_->begin(folder / shard_name(i, state_->shards), i, metadata);
+  for (std::size_t i = 0; i < state_->shards; ++i)
+    state_->begin(folder / shard_name(i, state_->shards), i, metadata);
   if (state_->shards > 1) state_->index_path = folder / "model.safetensors.index.json";
 }
 
-SafetensorsWriter SafetensorsWriter::single(const fs::path& file, std::vector<Entry> entries, std::map<std::string, std::string> metadata) {
+SafetensorsWriter SafetensorsWriter::single(const fs::path& file, std::vector<Entry> entries,
+                                            std::map<std::string, std::string> metadata) {
   auto state = std::make_unique<State>(std::move(entries), ~0ull);
   state->begin(file, 0, metadata);
   return SafetensorsWriter(std::move(state));

@@ -18,14 +18,16 @@ namespace slmc::io {
 namespace fs = std::filesystem;
 namespace {
 
-// HDF5 lets a file begin with a block of its user's. Ours is one line with the hash of everything behind it, because the
-// HDF5 library trusts its input: a flipped byte in its metadata can crash it. Only an intact file is ever handed to it.
+// HDF5 lets a file begin with a block of its user's. Ours is one line with the hash of everything behind it,
+// because the HDF5 library trusts its input: a flipped byte in its metadata can crash it. Only an intact file
+// is ever handed to it.
 constexpr std::uint64_t kUserBlock = 512;
 constexpr std::string_view kMagic = "slmc statistics 1 sha256 ";
-constexpr std::size_t kMostHeader = 60000;        // an HDF5 attribute of the compatible format must stay below 64 KiB
+constexpr std::size_t kMostHeader =
+    60000;  // an HDF5 attribute of the compatible format must stay below 64 KiB
 constexpr std::uint64_t kChunkBytes = 1 << 20;
 
-std::mutex library;                               // Debian's serial HDF5 is not thread safe, not even for two files
+std::mutex library;  // Debian's serial HDF5 is not thread safe, not even for two files
 
 [[noreturn]] void fail(ErrorKind kind, const fs::path& file, std::string message) {
   throw Error(kind, Place{file.string(), 0, 0, 1, {}}, std::move(message));
@@ -63,7 +65,7 @@ class Handle {
   herr_t (*close_)(hid_t) = nullptr;
 };
 
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }      // else HDF5 prints its errors itself
+void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }  // else HDF5 prints its errors itself
 
 // The temporary is locked by AtomicFile already; HDF5's own lock on the same file would fail.
 Handle file_access() {
@@ -128,7 +130,8 @@ Handle dataset_creation(const TensorData& data) {
   std::vector<hsize_t> chunk(data.shape.begin(), data.shape.end());
   const std::uint64_t row = data.bytes.size() / chunk[0];
   chunk[0] = std::clamp<hsize_t>(kChunkBytes / row, 1, chunk[0]);
-  if (row < (1ull << 32)) H5Pset_chunk(creation, static_cast<int>(chunk.size()), chunk.data());   // HDF5's limit of a chunk
+  if (row < (1ull << 32))
+    H5Pset_chunk(creation, static_cast<int>(chunk.size()), chunk.data());  // HDF5's limit of a chunk
   return creation;
 }
 
@@ -143,7 +146,8 @@ void write_header(hid_t file, const std::string& text) {
 
 }  // namespace
 
-StatisticsWriter::StatisticsWriter(const fs::path& file, const Json& header) : state_(std::make_unique<State>(file)) {
+StatisticsWriter::StatisticsWriter(const fs::path& file, const Json& header)
+    : state_(std::make_unique<State>(file)) {
   const std::string text = dump_compact(header);
   SLMC_CHECK(header.is_object() && text.size() <= kMostHeader);
   const std::lock_guard lock(library);
@@ -151,7 +155,8 @@ StatisticsWriter::StatisticsWriter(const fs::path& file, const Json& header) : s
   const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
   H5Pset_userblock(creation, kUserBlock);
   H5Pset_obj_track_times(creation, false);
-  state_->h5 = Handle(H5Fcreate(state_->file.path().c_str(), H5F_ACC_TRUNC, creation, file_access()), H5Fclose);
+  state_->h5 =
+      Handle(H5Fcreate(state_->file.path().c_str(), H5F_ACC_TRUNC, creation, file_access()), H5Fclose);
   state_->require(state_->h5.ok(), "the file of statistics");
   write_header(state_->h5, text);
 }
@@ -203,13 +208,17 @@ struct StatisticsFile::State {
 namespace {
 
 void require_intact(const fs::path& path, std::span<const std::byte> bytes) {
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), kUserBlock));
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()),
+                              std::min<std::size_t>(bytes.size(), kUserBlock));
   if (text.size() < kUserBlock || !text.starts_with(kMagic)) {
-    fail(ErrorKind::Data, path, fmt::format("the file of statistics must begin with '{}', but does not", kMagic));
+    fail(ErrorKind::Data, path,
+         fmt::format("the file of statistics must begin with '{}', but does not", kMagic));
   }
   std::string expected = std::string(kMagic) + Sha256().add(bytes.subspan(kUserBlock)).hex() + "\n";
   expected.resize(kUserBlock, '\0');
-  if (text != expected) fail(ErrorKind::Data, path, "the file of statistics must have the hash in its first line, but is damaged");
+  if (text != expected)
+    fail(ErrorKind::Data, path,
+         "the file of statistics must have the hash in its first line, but is damaged");
 }
 
 std::string read_header(hid_t file, const fs::path& path) {
@@ -217,7 +226,8 @@ std::string read_header(hid_t file, const fs::path& path) {
   if (!attribute.ok()) fail(ErrorKind::Data, path, "the file must have an attribute 'slmc', but has none");
   const Handle type(H5Aget_type(attribute), H5Tclose);
   std::string text(H5Tget_size(type), '\0');
-  if (H5Tget_class(type) != H5T_STRING || text.size() > kMostHeader || H5Aread(attribute, type, text.data()) < 0) {
+  if (H5Tget_class(type) != H5T_STRING || text.size() > kMostHeader ||
+      H5Aread(attribute, type, text.data()) < 0) {
     fail(ErrorKind::Data, path, "the attribute 'slmc' must be a short text, but is not");
   }
   return text;
@@ -252,7 +262,8 @@ StatisticsFile StatisticsFile::open(const fs::path& path) {
     const std::lock_guard lock(library);
     silence();
     state->file = Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, file_access()), H5Fclose);
-    if (!state->file.ok()) fail(ErrorKind::Data, path, "the file must be readable as HDF5, but is not: " + reason());
+    if (!state->file.ok())
+      fail(ErrorKind::Data, path, "the file must be readable as HDF5, but is not: " + reason());
     state->header = parse_json(read_header(state->file, path), path.string(), ErrorKind::Data);
     state->names = dataset_names(state->file, path);
   }
@@ -282,15 +293,21 @@ TensorData StatisticsFile::read(const std::string& name) const {
   const Handle set(H5Dopen2(state_->file, name.c_str(), H5P_DEFAULT), H5Dclose);
   const Handle type(H5Dget_type(set), H5Tclose), space(H5Dget_space(set), H5Sclose);
   const std::optional<DType> dtype = dtype_of(type);
-  if (!dtype) fail(ErrorKind::Data, state_->path, fmt::format("the dataset '{}' must be F32, F64 or I64, but is not", name));
+  if (!dtype)
+    fail(ErrorKind::Data, state_->path,
+         fmt::format("the dataset '{}' must be F32, F64 or I64, but is not", name));
   std::vector<hsize_t> sizes(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space))));
   H5Sget_simple_extent_dims(space, sizes.data(), nullptr);
   std::vector<std::int64_t> shape(sizes.begin(), sizes.end());
-  const std::uint64_t bytes = checked_mul(element_count(shape, "the dataset"), size_of(*dtype), "the dataset");
-  if (bytes > state_->bytes) fail(ErrorKind::Data, state_->path, fmt::format("the dataset '{}' must fit in its file, but does not", name));
+  const std::uint64_t bytes =
+      checked_mul(element_count(shape, "the dataset"), size_of(*dtype), "the dataset");
+  if (bytes > state_->bytes)
+    fail(ErrorKind::Data, state_->path,
+         fmt::format("the dataset '{}' must fit in its file, but does not", name));
   std::vector<std::byte> out(bytes);
   if (H5Dread(set, stored_type(*dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT, out.data()) < 0) {
-    fail(ErrorKind::Data, state_->path, fmt::format("the dataset '{}' must be readable, but is not: {}", name, reason()));
+    fail(ErrorKind::Data, state_->path,
+         fmt::format("the dataset '{}' must be readable, but is not: {}", name, reason()));
   }
   return TensorData::dense(std::move(shape), *dtype, std::move(out));
 }

@@ -5,13 +5,15 @@
 //           order permutes, repeats copy, [] removes the part ("block.3.kv": [] removes attention of block 3)
 //   set     {"block.1.ffn.down": {"file": "plan.safetensors", "tensor": "block.1.ffn.down"}}   names of the RESULT (after take);
 //           or {"copy": "embed"}, a tensor of the base
-//   config  {"context": 2048}      resolved decoder options by name
+//   config  {"context": 2048}      resolved decoder options by name: context, window (null: none), norm_eps, attn_scale,
+//           parallel_residual; "family" stores the result as another family's config
 //   format  {"*": "q4_0", "embed": "q8_0"}   stored type per tensor (GGUF names, or F32 F16 BF16); last matching glob wins
 // {"slmc_plan": 1, "base": {"shape": hash, "content": hash or ""}, "take": ..., "set": ..., "config": ..., "format": ...,
 //  "why": {free text and scores of the method that decided}}
 #include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,12 +39,16 @@ struct Plan {
   SharedJson config;                          // object
   std::vector<std::pair<std::string, std::string>> format;   // glob -> type, in order
   SharedJson why;                          // object
+  std::filesystem::path folder;            // where the files of `set` are; not part of the JSON
+  std::shared_ptr<const Model> base;       // set by Plan(base): gives base_content when values are written
   Plan() = default;
-  explicit Plan(const Model& base);        // fills the hashes (content lazily, when values are set)
+  explicit Plan(const Model& model);       // fills base_shape; base_content follows when the plan is written with values
 };
 
 Plan plan_from_json(const Json& json, const std::string& file);          // strict; Error(Recipe)
-Plan read_plan(const std::filesystem::path& file);                       // loads `set` values lazily
+Plan read_plan(const std::filesystem::path& file);                       // `set` values are read when the result is
+// The value of one entry of `set` that is not a copy. Error(Model) when the file lacks it.
+io::TensorData read_value(const SetFrom& from, const std::filesystem::path& folder);
 Json to_json(const Plan& plan);
 // Writes FOLDER/plan.json and, when there are values, FOLDER/plan.safetensors.
 void write_plan(const std::filesystem::path& folder, const Plan& plan);

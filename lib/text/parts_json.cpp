@@ -232,6 +232,20 @@ void read_tokenizer_config(Parts& parts, const Json& config, const std::string& 
   if (part(config, "chat_template").is_string()) parts.special.chat_template = part(config, "chat_template").get<std::string>();
 }
 
+void read_model_config(Parts& parts, const Json& config) {
+  const auto read = [&](const char* key, std::optional<std::int32_t>& id) {
+    const Json* value = &part(config, key);
+    if (value->is_array() && !value->empty()) value = &value->front();   // several ends: the first
+    const std::int64_t stated = value->is_number_unsigned() && value->get<std::uint64_t>() < kMostIds ? value->get<std::int64_t>() : -1;
+    const auto token = static_cast<std::int32_t>(stated);
+    const bool added = std::any_of(parts.added.begin(), parts.added.end(), [&](const AddedToken& one) { return one.id == token; });
+    if (!id && (added || parts.vocabulary.has(token))) id = token;
+  };
+  read("bos_token_id", parts.special.bos);
+  read("eos_token_id", parts.special.eos);
+  read("pad_token_id", parts.special.padding);
+}
+
 std::string tokenizer_config_json(const Parts& parts) {
   Json config = Json::object();
   const auto put = [&](const char* key, std::optional<std::int32_t> id) {

@@ -154,6 +154,8 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
     if (name == "tokenizer_config.json") read_tokenizer_config(parts, parse_json(text, path, ErrorKind::Data), path);
     if (name == "chat_template.jinja") parts.special.chat_template = text;
   }
+  const std::filesystem::path config = tokenizer_json.parent_path() / "config.json";
+  if (std::filesystem::exists(config)) read_model_config(parts, read_json(config, ErrorKind::Data));
   auto state = std::make_shared<State>(std::move(parts), std::move(json), tokenizer_json.string());
   state->side_files = std::move(side_files);
   return Tokenizer(std::move(state));

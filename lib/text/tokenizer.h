@@ -35,7 +35,7 @@ class Tokenizer {
  public:
   // tokenizer.json of Hugging Face. Error(Data) on corrupt input, Error(Unsupported) names the unknown component.
   static Tokenizer from_json(std::string_view json, std::string file);
-  // Also reads tokenizer_config.json and chat_template.jinja beside it, when they exist.
+  // Also reads what stands beside it: tokenizer_config.json, chat_template.jinja, and the special ids of config.json.
   static Tokenizer from_file(const std::filesystem::path& tokenizer_json);
   // tokenizer.ggml.* keys ("gpt2" and "llama" models). `file` is for messages.
   static Tokenizer from_gguf(const io::GgufMetadata& metadata, std::string file);

@@ -1,4 +1,5 @@
-// Replaces the global allocation functions of a test binary, so that one huge allocation is an error instead of luck.
+// Replaces the global allocation functions of a test binary, so that one huge allocation is an error instead
+// of luck.
 #include <cstdlib>
 #include <limits>
 #include <new>

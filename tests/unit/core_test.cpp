@@ -1,5 +1,5 @@
-// lib/core against outside truth: FIPS 180-4 and Random123 vectors, a slow fp64 oracle for small floats, byte literals,
-// and whole error texts.
+// lib/core against outside truth: FIPS 180-4 and Random123 vectors, a slow fp64 oracle for small floats, byte
+// literals, and whole error texts.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,28 +42,32 @@ TEST(Error, TextWithoutPlaceAndWithTrail) {
   EXPECT_EQ(error.text(),
             "error: the model must be there, but is not\nhint: run scripts/setup\n"
             "  while reading the teacher\n  while applying stage 'heal'");
-  EXPECT_EQ(Error(ErrorKind::Model, Place{"a.gguf", 0, 0, 1, {}}, "bad").in_file("b.gguf").text(), "a.gguf: error: bad");
+  EXPECT_EQ(Error(ErrorKind::Model, Place{"a.gguf", 0, 0, 1, {}}, "bad").in_file("b.gguf").text(),
+            "a.gguf: error: bad");
   EXPECT_STREQ(Error(ErrorKind::Model, "bad").in_file("b.gguf").what(), "b.gguf: error: bad");
 }
 
 TEST(Error, SeveralAreSortedByPosition) {
-  const Error error(ErrorKind::Recipe, {{"second", {"a.yaml", 9, 1, 1, "x: 1"}, ""}, {"first", {"a.yaml", 2, 3, 1, "  y"}, "h"}});
+  const Error error(ErrorKind::Recipe, {{"second", {"a.yaml", 9, 1, 1, "x: 1"}, ""},
+                                        {"first", {"a.yaml", 2, 3, 1, "  y"}, "h"}});
   EXPECT_EQ(error.text(),
             "a.yaml:2:3: error: first\n    2 |   y\n      |   ^ h\n"
             "a.yaml:9:1: error: second\n    9 | x: 1\n      | ^");
 }
 
 TEST(Error, CaretStandsUnderItsCharacter) {
-  const std::string line = std::string(300, 'a') + "\t\xC3\xA4X" + std::string(300, 'b');   // minified, with a two-byte letter
+  const std::string line =
+      std::string(300, 'a') + "\t\xC3\xA4X" + std::string(300, 'b');  // minified, with a two-byte letter
   const std::string text = Error(ErrorKind::Data, Place{"m.json", 1, 303, 1, line}, "bad").text();
-  EXPECT_EQ(text, "m.json:1:303: error: bad\n    1 | " + std::string(48, 'a') + " \xC3\xA4X" + std::string(49, 'b') +
-                      "\n      | " + std::string(50, ' ') + "^");
+  EXPECT_EQ(text, "m.json:1:303: error: bad\n    1 | " + std::string(48, 'a') + " \xC3\xA4X" +
+                      std::string(49, 'b') + "\n      | " + std::string(50, ' ') + "^");
 }
 
 TEST(Error, KindsHaveNamesAndExitCodes) {
-  const std::pair<ErrorKind, int> kinds[] = {{ErrorKind::Usage, 2},   {ErrorKind::Recipe, 2},   {ErrorKind::Model, 4},
-                                             {ErrorKind::Data, 4},    {ErrorKind::Unsupported, 4}, {ErrorKind::Resource, 5},
-                                             {ErrorKind::Numeric, 1}, {ErrorKind::Interrupted, 130}, {ErrorKind::Internal, 1}};
+  const std::pair<ErrorKind, int> kinds[] = {
+      {ErrorKind::Usage, 2},   {ErrorKind::Recipe, 2},        {ErrorKind::Model, 4},
+      {ErrorKind::Data, 4},    {ErrorKind::Unsupported, 4},   {ErrorKind::Resource, 5},
+      {ErrorKind::Numeric, 1}, {ErrorKind::Interrupted, 130}, {ErrorKind::Internal, 1}};
   for (const auto& [kind, code] : kinds) {
     EXPECT_EQ(error_kind_from(to_string(kind)), kind);
     EXPECT_EQ(exit_code(kind), code);
@@ -88,7 +92,8 @@ TEST(Error, ClosestName) {
 // ---- bytes ----
 
 TEST(Bytes, ReadsLittleEndian) {
-  const std::uint8_t raw[] = {0x01, 0x02, 0x03, 0x01, 0, 0, 0x80, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0x80, 0x3f, 'h', 'i'};
+  const std::uint8_t raw[] = {0x01, 0x02, 0x03, 0x01, 0, 0, 0x80, 1,    2,   3,  4,
+                              5,    6,    7,    8,    0, 0, 0x80, 0x3f, 'h', 'i'};
   ByteReader in(std::as_bytes(std::span(raw)), "f");
   EXPECT_EQ(in.u8("a"), 1);
   EXPECT_EQ(in.u16("a"), 0x0302);
@@ -107,7 +112,8 @@ TEST(Bytes, HugeNumbersAreRefused) {
   const ByteReader in(std::as_bytes(std::span(raw)), "f");
   in.require_room(4, 4, "tensors");
   EXPECT_EQ(error_text([&] { in.require_room(5, 4, "the tensors"); }),
-            "f: error: the tensors must fit in the 16 bytes left, but 5 were announced, each 4 bytes or more (at byte 0)");
+            "f: error: the tensors must fit in the 16 bytes left, but 5 were announced, each 4 bytes or more "
+            "(at byte 0)");
   EXPECT_THROW(in.require_room(~0ull, 8, "tensors"), Error);
   EXPECT_EQ(checked_mul(1ull << 32, (1ull << 32) - 1, "x"), 0xffffffff00000000u);
   EXPECT_EQ(error_text([] { checked_mul(1ull << 32, 1ull << 32, "the size"); }),
@@ -131,7 +137,8 @@ TEST(Bytes, Shapes) {
 TEST(Sha256, FipsVectors) {
   for (auto path : {Sha256::Path::Fastest, Sha256::Path::Portable}) {
     EXPECT_EQ(Sha256(path).hex(), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    EXPECT_EQ(Sha256(path).add("abc").hex(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    EXPECT_EQ(Sha256(path).add("abc").hex(),
+              "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     EXPECT_EQ(Sha256(path).add("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq").hex(),
               "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
     EXPECT_EQ(Sha256(path).add(std::string(1000000, 'a')).hex(),
@@ -148,7 +155,8 @@ TEST(Sha256, PathsAgreeForEveryLengthAndCut) {
     const std::string whole = Sha256(Sha256::Path::Portable).add(text).hex();
     EXPECT_EQ(sha256(text), whole);
     const std::size_t cut = rng.below(size + 1, size);
-    EXPECT_EQ(Sha256().add(text.substr(0, cut)).add(text.substr(cut)).hex(), whole) << size << " cut at " << cut;
+    EXPECT_EQ(Sha256().add(text.substr(0, cut)).add(text.substr(cut)).hex(), whole)
+        << size << " cut at " << cut;
   }
 }
 
@@ -160,10 +168,11 @@ TEST(Sha256, NumbersSeparateTexts) {
 
 // ---- random numbers ----
 
-TEST(Philox, Random123KnownAnswers) {   // kat_vectors of Random123 1.14, "philox4x32 10"
+TEST(Philox, Random123KnownAnswers) {  // kat_vectors of Random123 1.14, "philox4x32 10"
   using Counter = std::array<std::uint32_t, 4>;
   EXPECT_EQ(philox({0, 0, 0, 0}, {0, 0}), (Counter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  EXPECT_EQ(philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}), (Counter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox({~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}),
+            (Counter{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (Counter{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
@@ -188,7 +197,7 @@ TEST(Rng, MomentsAndRanges) {
     normal_mean += z / n, normal_square += z * z / n, normal_fourth += z * z * z * z / n;
     ++counts[rng.below(7, i)];
   }
-  EXPECT_NEAR(mean, 0.5, 0.005);                  // five standard errors
+  EXPECT_NEAR(mean, 0.5, 0.005);  // five standard errors
   EXPECT_NEAR(square, 1.0 / 3, 0.005);
   EXPECT_NEAR(normal_mean, 0, 0.016);
   EXPECT_NEAR(normal_square, 1, 0.023);
@@ -238,7 +247,7 @@ TEST(DType, SmallFloatsAreExact) {
   for (std::uint32_t b = 0; b < 65536; ++b) {
     expect_same(f16_to_f32(static_cast<std::uint16_t>(b)), slow_value(b, 5, 10, true), b);
     expect_same(bf16_to_f32(static_cast<std::uint16_t>(b)), slow_value(b, 8, 7, true), b);
-    EXPECT_EQ(f32_to_f16(f16_to_f32(static_cast<std::uint16_t>(b))), b);        // NaN payloads too
+    EXPECT_EQ(f32_to_f16(f16_to_f32(static_cast<std::uint16_t>(b))), b);  // NaN payloads too
     EXPECT_EQ(f32_to_bf16(bf16_to_f32(static_cast<std::uint16_t>(b))), b);
   }
   for (std::uint32_t b = 0; b < 256; ++b) {
@@ -258,7 +267,7 @@ TEST(DType, RoundingGoesToTheNearestAndTiesToEven) {
       const double low = slow_value(b, format.exponent, format.fraction, true);
       double high = slow_value(b + 1, format.exponent, format.fraction, true);
       if (b + 1 == infinity) high = low + (low - slow_value(b - 1, format.exponent, format.fraction, true));
-      const auto middle = static_cast<float>(low + (high - low) / 2);   // exact: at most one bit more
+      const auto middle = static_cast<float>(low + (high - low) / 2);  // exact: at most one bit more
       EXPECT_EQ(format.convert(static_cast<float>(low)), b);
       EXPECT_EQ(format.convert(static_cast<float>(-low)), b | 0x8000u);
       const std::uint32_t even = b % 2 == 0 ? b : b + 1;
@@ -281,7 +290,7 @@ using Floats = std::vector<float>;
 
 template <typename T>
 Floats as_floats(DType type, std::vector<T> values) {
-  std::vector<std::byte> shifted(1);                                       // odd address: files promise no alignment
+  std::vector<std::byte> shifted(1);  // odd address: files promise no alignment
   for (std::byte b : std::as_bytes(std::span(values))) shifted.push_back(b);
   std::vector<float> out(values.size());
   to_f32(type, std::span(shifted).subspan(1), out);
@@ -330,7 +339,7 @@ TEST(Units, Bytes) {
   EXPECT_EQ(parse_bytes("1.5GiB"), 1610612736u);
   EXPECT_EQ(parse_bytes("512"), 512u);
   EXPECT_EQ(parse_bytes("1kB"), 1000u);
-  EXPECT_EQ(parse_bytes("18446744073709551615"), std::nullopt);    // 20 digits: more than any disk
+  EXPECT_EQ(parse_bytes("18446744073709551615"), std::nullopt);  // 20 digits: more than any disk
   for (const char* bad : {"", "MB", "80mb", "-1", "1e3", "1.2.3", "80 M B", ".", "99999999TB", "nan"}) {
     EXPECT_EQ(parse_bytes(bad), std::nullopt) << bad;
   }
@@ -349,7 +358,8 @@ TEST(Units, Numbers) {
   EXPECT_EQ(parse_number("1e-5"), 1e-5);
   EXPECT_EQ(parse_number("+0.25"), 0.25);
   EXPECT_EQ(parse_number("-3"), -3.0);
-  for (const char* bad : {"", "1,5", "nan", "inf", "1e999", "+-1", " 1", "1 ", "0x10"}) EXPECT_EQ(parse_number(bad), std::nullopt) << bad;
+  for (const char* bad : {"", "1,5", "nan", "inf", "1e999", "+-1", " 1", "1 ", "0x10"})
+    EXPECT_EQ(parse_number(bad), std::nullopt) << bad;
 }
 
 TEST(Units, Seconds) {
@@ -386,8 +396,10 @@ std::string json_error(std::string_view json) {
 }
 
 TEST(Json, ReadsEveryKindOfValue) {
-  const Json json = parse_json(R"({"z": [1, -2, 1.5, 1e3, true, null, "\u00e4\"\\"], "a": {"": {}}})", "x", ErrorKind::Data);
-  EXPECT_EQ(dump_compact(json), "{\"z\":[1,-2,1.5,1000.0,true,null,\"\xC3\xA4\\\"\\\\\"],\"a\":{\"\":{}}}");   // order kept
+  const Json json = parse_json(R"({"z": [1, -2, 1.5, 1e3, true, null, "\u00e4\"\\"], "a": {"": {}}})", "x",
+                               ErrorKind::Data);
+  EXPECT_EQ(dump_compact(json),
+            "{\"z\":[1,-2,1.5,1000.0,true,null,\"\xC3\xA4\\\"\\\\\"],\"a\":{\"\":{}}}");  // order kept
   EXPECT_EQ(parse_json("18446744073709551615", "x", ErrorKind::Data).get<std::uint64_t>(), ~0ull);
 }
 
@@ -405,11 +417,12 @@ TEST(Json, DuplicateKeysAreErrorsWithTheirPlace) {
 
 TEST(Json, SyntaxErrorsHaveLineAndColumn) {
   EXPECT_EQ(json_error("{\n  \"\xC3\xA4\": nul\n}"),
-            "a.json:2:11: error: the text must be JSON, but has a syntax error while parsing value - invalid literal\n"
+            "a.json:2:11: error: the text must be JSON, but has a syntax error while parsing value - invalid "
+            "literal\n"
             "    2 |   \"\xC3\xA4\": nul\n"
             "      |           ^");
-  for (const char* bad : {"", "{", "[1,]", "{\"a\" 1}", "{a: 1}", "1 2", "NaN", "[Infinity]", "'x'", "\"\\x\"", "\"a\nb\"",
-                          "[1e999]", "01", "\"\xff\"", "// c\n1", "\"\\ud800\""}) {
+  for (const char* bad : {"", "{", "[1,]", "{\"a\" 1}", "{a: 1}", "1 2", "NaN", "[Infinity]", "'x'",
+                          "\"\\x\"", "\"a\nb\"", "[1e999]", "01", "\"\xff\"", "// c\n1", "\"\\ud800\""}) {
     EXPECT_EQ(json_error(bad).substr(0, 7), "a.json:") << bad;
   }
 }
@@ -422,14 +435,16 @@ TEST(Json, NestingIsLimited) {
   EXPECT_NE(json_error(std::string(1000000, '[')), "no error");
 }
 
-TEST(Json, ManyKeysAreFast) {   // a vocabulary; looking each key up in a list would take minutes
+TEST(Json, ManyKeysAreFast) {  // a vocabulary; looking each key up in a list would take minutes
   std::string text = "{";
   for (int i = 0; i < 200000; ++i) text += (i ? ",\"" : "\"") + std::to_string(i) + "\":" + std::to_string(i);
   EXPECT_EQ(parse_json(text + "}", "x", ErrorKind::Data).size(), 200000u);
 }
 
 TEST(Fields, ReadsTypedFields) {
-  const Json json = parse_json(R"({"t": "x", "i": 3, "n": 1.5, "b": true, "ts": ["a"], "is": [1, 2], "o": {"k": 1}})", "f", ErrorKind::Recipe);
+  const Json json =
+      parse_json(R"({"t": "x", "i": 3, "n": 1.5, "b": true, "ts": ["a"], "is": [1, 2], "o": {"k": 1}})", "f",
+                 ErrorKind::Recipe);
   Fields fields(json, "f", "", ErrorKind::Recipe);
   EXPECT_EQ(fields.text("t"), "x");
   EXPECT_EQ(fields.text_or("none", "y"), "y");
@@ -448,16 +463,23 @@ TEST(Fields, ReadsTypedFields) {
 }
 
 TEST(Fields, WrongTypesAndUnknownKeys) {
-  const Json json = parse_json(R"({"sparsty": 1.5, "group": "x", "big": 18446744073709551615, "l": [1, "a"]})", "f", ErrorKind::Recipe);
+  const Json json =
+      parse_json(R"({"sparsty": 1.5, "group": "x", "big": 18446744073709551615, "l": [1, "a"]})", "f",
+                 ErrorKind::Recipe);
   Fields fields(json, "f", "a.b[1]", ErrorKind::Recipe);
-  EXPECT_EQ(error_text([&] { fields.integer("group"); }), "f: error: 'a.b[1].group' must be a whole number of 64 bits, but is \"x\"");
+  EXPECT_EQ(error_text([&] { fields.integer("group"); }),
+            "f: error: 'a.b[1].group' must be a whole number of 64 bits, but is \"x\"");
   EXPECT_EQ(error_text([&] { fields.integer("big"); }),
             "f: error: 'a.b[1].big' must be a whole number of 64 bits, but is 18446744073709551615");
-  EXPECT_EQ(error_text([&] { fields.integers("l"); }), "f: error: 'a.b[1].l' must be an array of whole numbers, but holds \"a\"");
-  EXPECT_EQ(error_text([&] { fields.object("l"); }), "f: error: 'a.b[1].l' must be an object, but is an array");
-  EXPECT_EQ(error_text([&] { fields.text("sparsity"); }), "f: error: 'a.b[1].sparsity' must be present, but is missing");
-  EXPECT_EQ(error_text([&] { fields.finish(); }),
-            "f: error: the key 'a.b[1].sparsty' must be a known one, but is not\nhint: did you mean 'sparsity'?");
+  EXPECT_EQ(error_text([&] { fields.integers("l"); }),
+            "f: error: 'a.b[1].l' must be an array of whole numbers, but holds \"a\"");
+  EXPECT_EQ(error_text([&] { fields.object("l"); }),
+            "f: error: 'a.b[1].l' must be an object, but is an array");
+  EXPECT_EQ(error_text([&] { fields.text("sparsity"); }),
+            "f: error: 'a.b[1].sparsity' must be present, but is missing");
+  EXPECT_EQ(
+      error_text([&] { fields.finish(); }),
+      "f: error: the key 'a.b[1].sparsty' must be a known one, but is not\nhint: did you mean 'sparsity'?");
   EXPECT_EQ(error_text([&] { Fields(Json::array(), "f", "", ErrorKind::Recipe); }),
             "f: error: the document must be an object, but is an array");
 }
@@ -469,7 +491,8 @@ TEST(Cancel, StopsAtTheNextPoint) {
   cancel_point("nothing");
   request_cancel(15);
   EXPECT_EQ(cancel_requested(), 15);
-  EXPECT_EQ(error_text([] { cancel_point("step 12 is saved"); }), "error: stopped as asked; step 12 is saved");
+  EXPECT_EQ(error_text([] { cancel_point("step 12 is saved"); }),
+            "error: stopped as asked; step 12 is saved");
   clear_cancel();
 }
 
@@ -478,7 +501,7 @@ TEST(Parallel, EveryPieceOnceForAnyNumberOfThreads) {
     set_threads(n);
     std::vector<std::atomic<int>> seen(1000);
     parallel_for(1000, [&](std::int64_t i) {
-      parallel_for(2, [&](std::int64_t) { ++seen[static_cast<std::size_t>(i)]; });   // nested: runs in place
+      parallel_for(2, [&](std::int64_t) { ++seen[static_cast<std::size_t>(i)]; });  // nested: runs in place
     });
     for (const auto& count : seen) EXPECT_EQ(count, 2);
     parallel_for(0, [](std::int64_t) { FAIL(); });

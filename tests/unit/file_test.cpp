@@ -1,5 +1,5 @@
-// lib/core/file.h: outputs appear whole or not at all, whichever write, flush or rename fails, and killed runs leave
-// nothing that the next one doesn't clean.
+// lib/core/file.h: outputs appear whole or not at all, whichever write, flush or rename fails, and killed
+// runs leave nothing that the next one doesn't clean.
 #include "core/file.h"
 
 #include <fcntl.h>
@@ -37,9 +37,11 @@ TEST_F(FileTest, MapsWholeFiles) {
 TEST_F(FileTest, MissingFilesSuggestTheirNeighbour) {
   write_text(folder_ / "model.gguf", "x");
   const std::string name = (folder_ / "modle.gguf").string();
-  EXPECT_EQ(error_text([&] { MappedFile::open(name); }),
-            name + ": error: the file must be readable, but is not: No such file or directory\nhint: did you mean '" +
-                (folder_ / "model.gguf").string() + "'?");
+  EXPECT_EQ(
+      error_text([&] { MappedFile::open(name); }),
+      name +
+          ": error: the file must be readable, but is not: No such file or directory\nhint: did you mean '" +
+          (folder_ / "model.gguf").string() + "'?");
   EXPECT_EQ(error_text([&] { MappedFile::open(folder_); }),
             folder_.string() + ": error: the path must be a regular file, but is a folder");
   ::mkfifo((folder_ / "pipe").c_str(), 0600);
@@ -54,7 +56,8 @@ TEST_F(FileTest, ReadsTextUpToALimit) {
             (folder_ / "a").string() + ": error: the file must have at most 4 bytes, but has 5");
   EXPECT_EQ(sha256_file(folder_ / "a"), sha256("hello"));
   EXPECT_EQ(error_text([&] { sha256_file(folder_ / "none"); }),
-            (folder_ / "none").string() + ": error: the file must be readable, but is not: No such file or directory");
+            (folder_ / "none").string() +
+                ": error: the file must be readable, but is not: No such file or directory");
 }
 
 TEST_F(FileTest, AbandonedOutputLeavesNothing) {
@@ -95,16 +98,17 @@ TEST_F(FileTest, EveryFailingWriteLeavesTheOldFile) {
     }
     EXPECT_EQ(names(), Names{"a"});
   }
-  EXPECT_EQ(n, 7u);                                   // create, two writes, flush, rename: five failed, the sixth run went through
+  EXPECT_EQ(n, 7u);  // create, two writes, flush, rename: five failed, the sixth run went through
   EXPECT_EQ(read_text(folder_ / "a"), "new text");
 }
 
 TEST_F(FileTest, FullDiskIsASentence) {
   testing::fail_nth_write(2);
-  EXPECT_EQ(error_text([&] { write_text(folder_ / "a", "hello"); }),
-            (folder_ / "a").string() +
-                ": error: the file must be writable, but 5 bytes could not be written: No space left on device\n"
-                "hint: free some disk space, or choose another place for the output");
+  EXPECT_EQ(
+      error_text([&] { write_text(folder_ / "a", "hello"); }),
+      (folder_ / "a").string() +
+          ": error: the file must be writable, but 5 bytes could not be written: No space left on device\n"
+          "hint: free some disk space, or choose another place for the output");
 }
 
 TEST_F(FileTest, FoldersAppearWhole) {
@@ -147,8 +151,8 @@ TEST_F(FileTest, EveryFailingWriteLeavesTheOldFolder) {
   EXPECT_EQ(read_text(folder_ / "out" / "f"), "new");
 }
 
-// A process that dies without unwinding leaves its temporary; the next writer of the same target removes it, but never
-// one that is in use.
+// A process that dies without unwinding leaves its temporary; the next writer of the same target removes it,
+// but never one that is in use.
 TEST_F(FileTest, LeftoversOfKilledRunsAreRemoved) {
   AtomicFile in_use(folder_ / "a");
   const pid_t child = ::fork();
@@ -161,9 +165,9 @@ TEST_F(FileTest, LeftoversOfKilledRunsAreRemoved) {
   ::waitpid(child, nullptr, 0);
   EXPECT_EQ(names().size(), 3u);
   write_text(folder_ / "a", "done");
-  EXPECT_EQ(names().size(), 3u);                      // in_use, the dead folder, a
+  EXPECT_EQ(names().size(), 3u);  // in_use, the dead folder, a
   AtomicFolder(folder_ / "d", false).commit();
-  EXPECT_EQ(names().size(), 3u);                      // in_use, d, a
+  EXPECT_EQ(names().size(), 3u);  // in_use, d, a
   in_use.write("later");
   in_use.commit();
   EXPECT_EQ(names(), (Names{"a", "d"}));
@@ -182,9 +186,7 @@ TEST_F(FileTest, LockEndsWithItsScope) {
   const FolderLock again(folder_);
 }
 
-TEST_F(FileTest, FreeBytesOfPathsToCome) {
-  EXPECT_GT(free_bytes(folder_ / "not" / "there" / "yet"), 0u);
-}
+TEST_F(FileTest, FreeBytesOfPathsToCome) { EXPECT_GT(free_bytes(folder_ / "not" / "there" / "yet"), 0u); }
 
 TEST_F(FileTest, JsonFiles) {
   write_json(folder_ / "a.json", parse_json(R"({"b": [1], "a": 2})", "x", ErrorKind::Data));

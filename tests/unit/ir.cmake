@@ -1,4 +1,5 @@
 slmc_test(ir_dim_test unit/ir_dim_test.cpp LIBS slmc_ir)
-if(TARGET slmc_text)
-  slmc_test(ir_template_test unit/ir_template_test.cpp LIBS slmc_ir)
-endif()
+slmc_test(ir_template_test unit/ir_template_test.cpp LIBS slmc_ir)
+slmc_test(ir_load_test unit/ir_load_test.cpp LIBS slmc_ir)
+slmc_test(ir_plan_test unit/ir_plan_test.cpp LIBS slmc_ir)
+slmc_test(ir_write_test unit/ir_write_test.cpp LIBS slmc_ir)

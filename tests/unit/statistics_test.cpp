@@ -1,6 +1,5 @@
-// lib/io/statistics_file.h: round trips, equal bytes for equal statistics, and damage of every kind is a cache miss.
-#include "io/statistics_file.h"
-
+// lib/io/statistics_file.h: round trips, equal bytes for equal statistics, and damage of every kind is a
+// cache miss.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -9,6 +8,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "io/statistics_file.h"
 #include "tests/unit/damage.h"
 #include "tests/unit/error_text.h"
 #include "tests/unit/test_folder.h"
@@ -38,7 +38,8 @@ void write_small(const fs::path& file) {
 }
 
 bool equal(const TensorData& a, const TensorData& b) {
-  return a.shape == b.shape && a.dtype == b.dtype && std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end());
+  return a.shape == b.shape && a.dtype == b.dtype &&
+         std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end());
 }
 
 TEST_F(StatisticsTest, RoundTrip) {
@@ -54,7 +55,8 @@ TEST_F(StatisticsTest, RoundTrip) {
   EXPECT_TRUE(equal(file.read("tokens"), tensor<std::int64_t>({}, DType::I64, {65536})));
   EXPECT_EQ(file.read("none").shape, (std::vector<std::int64_t>{0, 4}));
   EXPECT_EQ(error_text([&] { file.read("token"); }),
-            (folder_ / "s.h5").string() + ": error: the dataset 'token' must be in the file, but is not\nhint: did you mean 'tokens'?");
+            (folder_ / "s.h5").string() +
+                ": error: the dataset 'token' must be in the file, but is not\nhint: did you mean 'tokens'?");
 }
 
 TEST_F(StatisticsTest, LargeMatricesSpanChunks) {
@@ -68,7 +70,8 @@ TEST_F(StatisticsTest, LargeMatricesSpanChunks) {
 
 TEST_F(StatisticsTest, EqualStatisticsAreEqualFiles) {
   write_small(folder_ / "a");
-  std::this_thread::sleep_for(std::chrono::milliseconds(1100));      // HDF5 stamps objects to the second unless told not to
+  std::this_thread::sleep_for(
+      std::chrono::milliseconds(1100));  // HDF5 stamps objects to the second unless told not to
   write_small(folder_ / "b");
   EXPECT_EQ(read_text(folder_ / "a"), read_text(folder_ / "b"));
 }
@@ -99,8 +102,11 @@ TEST_F(StatisticsTest, DamageIsACacheMiss) {
     }
     return true;
   };
-  auto put = [&](std::size_t at, char byte) {      // in place: rewriting the file each time would wait for the disk
-    std::fstream(path, std::ios::in | std::ios::out | std::ios::binary).seekp(static_cast<std::streamoff>(at)).put(byte);
+  auto put = [&](std::size_t at,
+                 char byte) {  // in place: rewriting the file each time would wait for the disk
+    std::fstream(path, std::ios::in | std::ios::out | std::ios::binary)
+        .seekp(static_cast<std::streamoff>(at))
+        .put(byte);
   };
   EXPECT_TRUE(opens());
   for (std::size_t at = 0; at < good.size(); at += at < 600 ? 1 : 13) {
@@ -114,10 +120,12 @@ TEST_F(StatisticsTest, DamageIsACacheMiss) {
     EXPECT_FALSE(opens()) << size;
   }
   write_text(path, good.substr(0, good.size() - 1));
-  EXPECT_EQ(error_text([&] { StatisticsFile::open(path); }),
-            path.string() + ": error: the file of statistics must have the hash in its first line, but is damaged");
+  EXPECT_EQ(
+      error_text([&] { StatisticsFile::open(path); }),
+      path.string() + ": error: the file of statistics must have the hash in its first line, but is damaged");
   EXPECT_EQ(error_text([&] { StatisticsFile::open(folder_ / "none"); }),
-            (folder_ / "none").string() + ": error: the file must be readable, but is not: No such file or directory");
+            (folder_ / "none").string() +
+                ": error: the file must be readable, but is not: No such file or directory");
 }
 
 TEST_F(StatisticsTest, EveryFailingWriteLeavesNothing) {

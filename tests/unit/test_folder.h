@@ -27,9 +27,10 @@ class FolderTest : public ::testing::Test {
     testing::fail_nth_write(0);
     std::filesystem::remove_all(folder_);
   }
-  Names names() const {                                // of everything in the folder, hidden temporaries too
+  Names names() const {  // of everything in the folder, hidden temporaries too
     Names out;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_)) out.push_back(entry.path().filename().string());
+    for (const auto& entry : std::filesystem::directory_iterator(folder_))
+      out.push_back(entry.path().filename().string());
     std::sort(out.begin(), out.end());
     return out;
   }

@@ -222,11 +222,12 @@ TEST_F(TokenizerFolder, ConfigBesideItIsReadKeptAndWritten) {
     "pad_token": "<missing>", "add_bos_token": true, "chat_template": "old"})";
   write_text(folder_ / "tokenizer_config.json", config);
   write_text(folder_ / "chat_template.jinja", "{{ messages }}");
+  write_text(folder_ / "config.json", R"({"bos_token_id": 77, "eos_token_id": [5, 6], "pad_token_id": 9, "vocab_size": 3})");
   const Tokenizer t = Tokenizer::from_file(folder_ / "tokenizer.json");
   EXPECT_EQ(t.bos(), 1);
   EXPECT_EQ(t.eos(), 2);
   EXPECT_EQ(t.end_of_text(), 0);
-  EXPECT_EQ(t.special().padding, std::nullopt);
+  EXPECT_EQ(t.special().padding, 9);                                    // config.json only fills what is open
   EXPECT_TRUE(t.special().add_bos);
   EXPECT_EQ(t.special().chat_template, "{{ messages }}");
   const auto files = t.hf_files();

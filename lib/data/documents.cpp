@@ -1,0 +1,70 @@
+#include "data/documents.h"
+
+#include <nlohmann/json.hpp>
+
+namespace slmc::data {
+
+MappedFile open_data(const std::filesystem::path& path) {
+  try {
+    return MappedFile::open(path);
+  } catch (const Error& error) {
+    throw Error(ErrorKind::Data, error.diagnostics());
+  }
+}
+
+std::string_view text_of(const MappedFile& file) {
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
+
+Json parse_line(std::string_view line, const std::string& file, int number) {
+  try {
+    Json object = parse_json(line, file, ErrorKind::Data);
+    if (!object.is_object()) throw Error(ErrorKind::Data, "a line of a .jsonl file must be an object, but is not");
+    return object;
+  } catch (const Error& error) {
+    Place place = error.diagnostics().front().place;
+    place.file = file;
+    place.line = number;
+    if (place.line_text.size() > 200) place.line_text.clear();
+    throw Error(ErrorKind::Data, place, error.message());
+  }
+}
+
+Documents::Documents(const DomainSpec& domain) : field_(domain.field) {
+  for (const std::filesystem::path& path : domain.files) {
+    const auto file = static_cast<std::int32_t>(files_.size());
+    const std::size_t before = places_.size();
+    files_.push_back(open_data(path));
+    const std::string_view text = text_of(files_.back());
+    if (path.extension() == ".jsonl")
+      for_each_line(text, [&](std::string_view line, int number, std::size_t at) { places_.push_back({file, number, at, line.size()}); });
+    else
+      places_.push_back({file, 0, 0, text.size()});
+    const auto skipped = static_cast<std::size_t>(std::min<std::int64_t>(domain.skip_last, static_cast<std::int64_t>(places_.size() - before)));
+    places_.resize(places_.size() - skipped);
+  }
+}
+
+std::string Documents::text(std::int64_t document) const {
+  const Location& place = places_[static_cast<std::size_t>(document)];
+  const MappedFile& file = files_[static_cast<std::size_t>(place.file)];
+  const std::string_view bytes = text_of(file).substr(place.offset, place.bytes);
+  if (place.line == 0) return std::string(bytes);
+  const Json object = parse_line(bytes, file.path(), place.line);
+  const auto field = object.find(field_);
+  if (field == object.end() || !field->is_string())
+    throw Error(ErrorKind::Data, Place{file.path(), place.line, 1, 1, {}}, "the field '" + field_ + "' must be a text, but is " + (field == object.end() ? "missing" : "not"));
+  return field->get<std::string>();
+}
+
+std::vector<std::string> read_documents(const DomainSpec& domain) {
+  const Documents documents(domain);
+  std::vector<std::string> texts;
+  for (std::int64_t i = 0; i < documents.count(); ++i) {
+    std::string text = documents.text(i);
+    if (!text.empty()) texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+}  // namespace slmc::data

@@ -1,0 +1,11 @@
+# Benchmarks: built only where google-benchmark is found, never run by ctest. Each prints its roof beside its result.
+find_package(benchmark QUIET)
+if(benchmark_FOUND)
+  function(slmc_bench name)
+    cmake_parse_arguments(arg "" "" "LIBS" ${ARGN})
+    add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
+    slmc_target(${name})
+    target_link_libraries(${name} PRIVATE ${arg_LIBS} benchmark::benchmark)
+  endfunction()
+  slmc_bench(bench_io bench/bench_io.cpp LIBS slmc_io)
+endif()

@@ -1,0 +1,21 @@
+# slmc_fuzz(NAME LIBS ...): tests/fuzz/fuzz_NAME.cpp on tests/fuzz/corpus/NAME.
+#   always            replay_NAME runs the target on each stored input; one ctest entry, label "fuzz"
+#   with SLMC_FUZZ    fuzz_NAME, the libFuzzer program (clang; preset "fuzz")
+function(slmc_fuzz name)
+  cmake_parse_arguments(arg "" "" "LIBS" ${ARGN})
+  set(source "${PROJECT_SOURCE_DIR}/tests/fuzz/fuzz_${name}.cpp")
+  add_executable(replay_${name} "${source}" "${PROJECT_SOURCE_DIR}/tests/fuzz/replay_main.cpp")
+  slmc_target(replay_${name})
+  target_link_libraries(replay_${name} PRIVATE ${arg_LIBS})
+  add_test(NAME fuzz.replay_${name} COMMAND replay_${name} "${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${name}")
+  set_tests_properties(fuzz.replay_${name} PROPERTIES LABELS "unit;fuzz" TIMEOUT 300)
+  if(SLMC_FUZZ)
+    add_executable(fuzz_${name} "${source}")
+    slmc_target(fuzz_${name})
+    target_link_libraries(fuzz_${name} PRIVATE ${arg_LIBS})
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  endif()
+endfunction()
+
+slmc_fuzz(safetensors LIBS slmc_io)
+slmc_fuzz(gguf LIBS slmc_io)

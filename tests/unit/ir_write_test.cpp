@@ -1,0 +1,207 @@
+// Writers against themselves and against the files of the public implementation (tests/data/tiny): a model that went through a container
+// and back has the same values, a file that we wrote is written again byte for byte, and forecasts of sizes are exact.
+// Other programs open the same outputs in scripts/check-exports.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "io/gguf.h"
+#include "io/safetensors.h"
+#include "ir/cost.h"
+#include "ir/model.h"
+#include "ir/write.h"
+#include "test_folder.h"
+
+namespace slmc::ir {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> tiny_models() {
+  std::vector<fs::path> all;
+  for (const auto& entry : fs::directory_iterator(fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny"))
+    if (fs::exists(entry.path() / "config.json")) all.push_back(entry.path());
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+// What llama.cpp's forms can't say: an activation of one's own, an attention window of the llama architecture.
+const std::map<std::string, std::string> kNotInGguf = {{"gpt_neox_serial", "activation"}, {"mistral", "window"}};
+
+std::vector<fs::path> gguf_models() {
+  std::vector<fs::path> all = tiny_models();
+  std::erase_if(all, [](const fs::path& p) { return kNotInGguf.contains(p.filename().string()); });
+  return all;
+}
+
+double worst_difference(const Model& a, const Model& b) {
+  double worst = 0;
+  for (const auto& [name, difference] : compare(a, b)) worst = std::max(worst, difference);
+  return worst;
+}
+
+class Write : public FolderTest {};
+
+TEST_F(Write, EveryTinyFamilyIsTested) { EXPECT_GE(tiny_models().size(), 9u); }
+
+TEST_F(Write, HuggingFaceToHuggingFaceKeepsPayloadBytes) {
+  for (const fs::path& path : tiny_models()) {
+    SCOPED_TRACE(path.filename().string());
+    const Model model = load(path.string());
+    const fs::path out = folder_ / path.filename();
+    write_hf(model, out, std::nullopt);
+    const auto before = io::open_safetensors_folder(path), after = io::open_safetensors_folder(out);
+    ASSERT_EQ(before[0].tensors().size(), after[0].tensors().size());
+    for (const io::StoredTensor& t : before[0].tensors()) {
+      const io::TensorData a = before[0].read(t.name), b = after[0].read(t.name);
+      EXPECT_EQ(a.shape, b.shape) << t.name;
+      EXPECT_TRUE(a.dtype == b.dtype && std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end())) << t.name;
+    }
+    const Model again = load(out.string());
+    EXPECT_EQ(again.content_hash(), model.content_hash());
+  }
+}
+
+TEST_F(Write, ThroughGgufAndBackKeepsValuesSizesAndDecoder) {
+  for (const fs::path& path : gguf_models()) {
+    SCOPED_TRACE(path.filename().string());
+    const Model model = load(path.string());
+    const fs::path file = folder_ / (path.filename().string() + ".gguf"), back = folder_ / (path.filename().string() + "-back");
+    write_gguf(model, file, {{"*", "f32"}});
+    const Model gguf = load(file.string());
+    EXPECT_EQ(gguf.sizes(), model.sizes());
+    EXPECT_EQ(worst_difference(model, gguf), 0);
+    write_hf(gguf, back, std::nullopt);
+    const Model hf = load(back.string());
+    EXPECT_EQ(worst_difference(model, hf), 0);
+    EXPECT_EQ(hf.shape_hash(), gguf.shape_hash());
+  }
+}
+
+TEST_F(Write, WhatGgufCannotSayIsRefusedBeforeAnyWork) {
+  for (const auto& [name, option] : kNotInGguf) {
+    SCOPED_TRACE(name);
+    const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny" / name).string());
+    try {
+      write_gguf(model, folder_ / "x.gguf", {{"*", "f32"}});
+      ADD_FAILURE() << "it was written";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::Recipe);
+      EXPECT_NE(e.text().find(option), std::string::npos) << e.text();
+    }
+    EXPECT_TRUE(fs::is_empty(folder_));
+  }
+}
+
+TEST_F(Write, FilesThatWeWroteAreWrittenAgainByteForByte) {
+  for (const fs::path& path : gguf_models()) {
+    SCOPED_TRACE(path.filename().string());
+    const Model model = load(path.string());
+    for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}) {
+      const fs::path first = folder_ / "first.gguf", second = folder_ / "second.gguf";
+      write_gguf(model, first, {{"*", type}});
+      write_gguf(load(first.string()), second, {});
+      EXPECT_EQ(read_text(first), read_text(second)) << type;
+    }
+  }
+}
+
+TEST_F(Write, ForecastOfGgufBytesIsExact) {
+  for (const fs::path& path : gguf_models()) {
+    const Model model = load(path.string());
+    for (const char* type : {"f32", "q8_0", "q4_0"}) {
+      std::vector<std::pair<std::string, std::string>> format;
+      for (const auto& [name, t] : gguf_types(model, type)) format.emplace_back(name, t);
+      const fs::path file = folder_ / "sized.gguf";
+      write_gguf(model, file, format);
+      EXPECT_EQ(static_cast<std::int64_t>(fs::file_size(file)), gguf_bytes(model, format)) << path << " " << type;
+    }
+  }
+}
+
+// 42 is no multiple of 32: those rows fall back to F16, vectors stay F32.
+TEST_F(Write, RaggedRowsFallBackAndSayTheirRealType) {
+  const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/phi3").string());
+  const auto types = gguf_types(model, "q4_0");
+  EXPECT_EQ(types.at("block.0.ffn.down"), "F16");
+  EXPECT_EQ(types.at("block.0.attn.norm"), "F32");
+  EXPECT_EQ(types.at("block.0.attn.q"), "q4_0");
+  EXPECT_EQ(types.at("embed"), "q8_0");
+}
+
+TEST_F(Write, AnUnknownTypeIsRefusedWithASuggestion) {
+  const Model model = load(tiny_models()[0].string());
+  try {
+    write_gguf(model, folder_ / "x.gguf", {{"*", "q4_2"}});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::Recipe);
+    EXPECT_NE(e.text().find("but is 'q4_2'"), std::string::npos) << e.text();
+    EXPECT_NE(e.text().find("did you mean"), std::string::npos) << e.text();
+  }
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+TEST_F(Write, FusedPartsMustShareATypeInGguf) {
+  const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/phi3").string());
+  try {
+    write_gguf(model, folder_ / "x.gguf", {{"*", "f32"}, {"*.attn.q", "f16"}});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(e.text().find("must have one stored type"), std::string::npos) << e.text();
+  }
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+// Every write fails once: an error of kind Resource, and nothing is left.
+TEST_F(Write, AFullDiskLeavesNothing) {
+  const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/llama").string());
+  for (std::uint64_t n = 1;; ++n) {
+    testing::fail_nth_write(n);
+    bool failed = false;
+    try {
+      write_hf(model, folder_ / "model", std::nullopt);
+    } catch (const Error& e) {
+      failed = true;
+      EXPECT_EQ(e.kind(), ErrorKind::Resource) << e.text();
+    }
+    testing::fail_nth_write(0);
+    if (!failed) {
+      EXPECT_GT(n, 3u);
+      break;
+    }
+    EXPECT_TRUE(fs::is_empty(folder_)) << "after write " << n;
+  }
+  for (std::uint64_t n = 1;; ++n) {
+    testing::fail_nth_write(n);
+    bool failed = false;
+    try {
+      write_gguf(model, folder_ / "model.gguf", {{"*", "f32"}});
+    } catch (const Error& e) {
+      failed = true;
+      EXPECT_EQ(e.kind(), ErrorKind::Resource) << e.text();
+    }
+    testing::fail_nth_write(0);
+    if (!failed) break;
+    EXPECT_FALSE(fs::exists(folder_ / "model.gguf"));
+  }
+}
+
+TEST_F(Write, HalfPrecisionRoundsAndTheConfigSaysSo) {
+  const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/llama").string());
+  write_hf(model, folder_ / "half", DType::BF16);
+  const Model half = load((folder_ / "half").string());
+  EXPECT_EQ(half.config().at("dtype").get<std::string>(), "bfloat16");
+  for (const TensorSpec& spec : half.tensors()) {
+    if (spec.derived) continue;
+    EXPECT_EQ(spec.stored_dtype, "BF16") << spec.name;
+    const auto wanted = model.read(spec.name).to_floats(), found = half.read(spec.name).to_floats();
+    for (std::size_t i = 0; i < wanted.size(); ++i) ASSERT_EQ(found[i], bf16_to_f32(f32_to_bf16(wanted[i]))) << spec.name;
+  }
+}
+
+}  // namespace
+}  // namespace slmc::ir

@@ -63,6 +63,7 @@ class Builder {
     if (!plan_.base_shape.empty() && plan_.base_shape != base_.shape_hash())
       violate("base", "the plan must be for a model of this shape, but was made for another (" + plan_.base_shape.substr(0, 12) + ", this is " + base_.shape_hash().substr(0, 12) + ")");
     kept_ = kept_of(plan_, base_, built_.violations);
+    if (built_.violations.empty()) limit_sizes(sizes_after(old_.sizes, kept_));
     if (!built_.violations.empty()) return std::move(built_);
     built_.state = std::make_shared<Model::State>();
     copy_what_stays();
@@ -77,6 +78,24 @@ class Builder {
 
  private:
   void violate(const std::string& what, const std::string& message, const std::string& nearest = {}) { built_.violations.push_back({what, message, nearest}); }
+
+  // Repeated entries multiply: refuses what no machine could hold before anything of that size is made.
+  void limit_sizes(const Sizes& sizes) {
+    constexpr std::int64_t kMostBlocks = 10'000, kLargest = 100'000'000;
+    const auto limit = [&](const std::string& axis, std::int64_t size, std::int64_t most) {
+      if (size > most) violate(axis, "a model must have at most " + std::to_string(most) + " entries of " + axis + ", but would have " + std::to_string(size), std::to_string(most));
+    };
+    limit("block", static_cast<std::int64_t>(sizes.blocks.size()), kMostBlocks);
+    limit("hidden", sizes.hidden, kLargest);
+    limit("vocab", sizes.vocab, kLargest);
+    for (std::size_t b = 0; b < sizes.blocks.size() && built_.violations.empty(); ++b) {
+      const BlockSizes& s = sizes.blocks[b];
+      const std::string prefix = "block." + std::to_string(b) + ".";
+      const auto widest = static_cast<std::int64_t>(std::max(2 * s.freq + s.pass, s.vd));
+      limit(prefix + "ffn", s.ffn, kLargest);
+      if (s.heads() > 0) limit(prefix + "kv", s.heads() * (s.heads() > kLargest ? 1 : widest), kLargest);
+    }
+  }
 
   void copy_what_stays() {
     new_ = built_.state.get();
@@ -189,8 +208,18 @@ class Builder {
   std::vector<Index> indices_of(const TensorSpec& spec) const {
     std::vector<Index> indices;
     const std::int64_t from = spec.block < 0 ? -1 : kept_.blocks[static_cast<std::size_t>(spec.block)];
-    for (const Dim& d : spec.dims) indices.push_back(kept_entries(d, old_.sizes, from, new_->sizes, spec.block, kept_));
+    for (const Dim& d : spec.dims) indices.push_back(entries_of(d, from, spec.block));
     return indices;
+  }
+
+  // Dimensions of outer axes alone ("hidden") are the same in every block: their lists are made once and shared.
+  Index entries_of(const Dim& dim, std::int64_t base_block, std::int64_t block) const {
+    const std::vector<std::string> axes = dim.axes();
+    const bool outer = std::all_of(axes.begin(), axes.end(), [](const std::string& a) { return a == "hidden" || a == "vocab" || a == "pos"; });
+    if (!outer) return kept_entries(dim, old_.sizes, base_block, new_->sizes, block, kept_);
+    const auto [it, fresh] = shared_.try_emplace(dim.text());
+    if (fresh) it->second = kept_entries(dim, old_.sizes, -1, new_->sizes, -1, kept_);
+    return it->second;
   }
 
   // A quantized tensor whose columns are cut inside a group is dequantized: said here without reading it.
@@ -261,7 +290,7 @@ class Builder {
     std::vector<Index> indices(source->dims.size());
     if (source->block < 0 || kept_at != kept_.blocks.end())
       for (std::size_t d = 0; d < source->dims.size(); ++d)
-        indices[d] = kept_entries(source->dims[d], old_.sizes, source->block, new_->sizes, source->block < 0 ? -1 : kept_at - kept_.blocks.begin(), kept_);
+        indices[d] = entries_of(source->dims[d], source->block, source->block < 0 ? -1 : kept_at - kept_.blocks.begin());
     std::vector<std::int64_t> shape = source->shape;
     for (std::size_t d = 0; d < shape.size(); ++d)
       if (indices[d]) shape[d] = static_cast<std::int64_t>(indices[d]->size());
@@ -314,6 +343,7 @@ class Builder {
   const Model::State& old_;
   Model::State* new_ = nullptr;
   Kept kept_;
+  mutable std::map<std::string, Index> shared_;            // by the dimension's text
   Built built_;
 };
 

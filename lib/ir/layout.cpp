@@ -11,6 +11,8 @@
 namespace slmc::ir {
 namespace {
 
+constexpr std::size_t kMostCells = 4096;       // far above any real layout; dimensions multiply
+
 // One product of leaves, one per dimension: axis -> (size, stride in elements of the whole tensor).
 struct Cell {
   std::string tensor;
@@ -35,6 +37,7 @@ std::vector<Cell> cells_of(const std::vector<Dim>& dims, const SizeOf& size_of, 
           if (!next.axes.emplace(leaf.axes[a], std::pair(leaf.sizes[a], leaf.strides[a] * unit)).second)
             throw Error(ErrorKind::Recipe, where + ": an axis must stand once in a product, but '" + leaf.axes[a] + "' stands twice");
         crossed.push_back(std::move(next));
+        if (crossed.size() > kMostCells) throw Error(ErrorKind::Recipe, where + ": a layout must have at most 4096 parts, but has more");
       }
     cells = std::move(crossed);
   }

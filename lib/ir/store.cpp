@@ -16,7 +16,13 @@ namespace {
 using io::Quantized;
 using io::TensorData;
 
-bool is_query(const std::string& name) { return name.ends_with(".attn.q") || name.ends_with(".attn.q.bias"); }
+// Where a factor on q . k goes: into the gain of the query norm when there is one (it undoes what is before it), else into the queries.
+bool takes_scale(const Model& model, const TensorSpec& spec) {
+  if (spec.block < 0) return false;
+  const std::string q = "block." + std::to_string(spec.block) + ".attn.q";
+  if (model.has(q + "_norm")) return spec.name == q + "_norm";
+  return spec.name == q || spec.name == q + ".bias";
+}
 
 TensorData scaled(const TensorData& data, double factor) {
   if (!data.quantized && data.dtype == DType::F64) {
@@ -105,7 +111,7 @@ Fit require_fit(const Model& model, const std::string& container) {
 
 TensorData intended(const Model& model, const TensorSpec& spec, const Fit& fit, const std::string& type) {
   TensorData data = model.read(spec.name);
-  if (fit.fold_q != 1 && is_query(spec.name)) data = scaled(data, fit.fold_q);
+  if (fit.fold_q != 1 && takes_scale(model, spec)) data = scaled(data, fit.fold_q);
   return stored_as(data, type, spec.name);
 }
 

@@ -54,6 +54,28 @@ class PlanMaker {
     return plan;
   }
 
+  // Cuts that leave all blocks alike, which is what today's containers hold: each kind with probability one half.
+  ir::Plan uniform() {
+    ir::Plan plan(model_);
+    const ir::Sizes& s = model_.sizes();
+    for (const std::string& kind : kinds()) {
+      if (kind == "attention" || kind == "feed-forward" || !chance(0.5)) continue;
+      if (kind == "vocab" || kind == "hidden" || kind == "pos" || kind == "block") {
+        add(plan, kind);
+        continue;
+      }
+      const std::int64_t size = s.of(kind, 0);
+      const auto count = 1 + static_cast<std::int64_t>(rng_.below(static_cast<std::uint64_t>(size), n_++));
+      for (std::size_t b = 0; b < s.blocks.size(); ++b) {
+        const std::string prefix = "block." + std::to_string(b) + ".";
+        if (kind != "q") plan.take[prefix + kind] = some_of(size, count);
+        else
+          for (std::int64_t g = 0; g < s.blocks[b].kv; ++g) plan.take[prefix + "kv." + std::to_string(g) + ".q"] = some_of(size, count);
+      }
+    }
+    return plan;
+  }
+
  private:
   bool chance(double p) { return rng_.uniform(n_++) < p; }
 

@@ -1,0 +1,122 @@
+// The first law, for cut models: what a container says it can hold reads back as the same model; what it can't is refused before work.
+// Seeded plans that leave all blocks alike, on every tiny checkpoint, through both containers.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "ir/plan.h"
+#include "ir/state.h"
+#include "ir/write.h"
+#include "test_folder.h"
+#include "tests/support/random_plans.h"
+
+namespace slmc::ir {
+namespace {
+
+namespace fs = std::filesystem;
+
+class StoreLaw : public FolderTest {
+ protected:
+  // Writes to one container and reads back.
+  Model through(const Model& model, const std::string& container) const {
+    if (container == "hf") {
+      fs::remove_all(folder_ / "model");
+      write_hf(model, folder_ / "model", std::nullopt);
+      return load((folder_ / "model").string());
+    }
+    fs::remove(folder_ / "model.gguf");
+    write_gguf(model, folder_ / "model.gguf", {{"*", "f32"}});
+    return load((folder_ / "model.gguf").string());
+  }
+};
+
+// attn_scale is a function of the head width in every container: a model with another one has its queries (or their norm's gain) scaled.
+void expect_same_model(const Model& model, const Model& again) {
+  EXPECT_EQ(again.sizes(), model.sizes());
+  Decoder expected = model.decoder();
+  expected.attn_scale = again.decoder().attn_scale;
+  EXPECT_TRUE(again.decoder() == expected);
+  const double fold = model.decoder().attn_scale / again.decoder().attn_scale;
+  ASSERT_EQ(again.tensors().size(), model.tensors().size());
+  for (const TensorSpec& spec : model.tensors()) {
+    SCOPED_TRACE(spec.name);
+    ASSERT_TRUE(again.has(spec.name));
+    const io::TensorData a = model.read(spec.name), b = again.read(spec.name);
+    ASSERT_EQ(a.shape, b.shape);
+    if (spec.derived) {
+      EXPECT_TRUE(std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end()));
+      continue;
+    }
+    const bool normed = spec.block >= 0 && model.has("block." + std::to_string(spec.block) + ".attn.q_norm");
+    const bool scaled = normed ? spec.name.ends_with(".attn.q_norm") : spec.name.ends_with(".attn.q") || spec.name.ends_with(".attn.q.bias");
+    const std::vector<float> x = a.to_floats(), y = b.to_floats();
+    for (std::size_t i = 0; i < x.size(); ++i)
+      if (scaled && fold != 1) {
+        ASSERT_NEAR(y[i], x[i] * fold, 1e-6 * std::abs(x[i] * fold) + (spec.stored_dtype == "F32" ? 0 : 1e-2 * std::abs(x[i])));
+      } else {
+        ASSERT_EQ(x[i], y[i]);
+      }
+  }
+}
+
+TEST_F(StoreLaw, CutModelsReadBackOrAreRefused) {
+  int held = 0, refused = 0;
+  std::map<std::string, int> per_family;
+  for (const auto& entry : fs::directory_iterator(fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny")) {
+    if (!entry.is_directory()) continue;
+    const Model base = load(entry.path().string());
+    for (std::uint64_t seed = 0; seed < 24; ++seed) {
+      testing::PlanMaker maker(base, seed);
+      Plan plan = maker.uniform();
+      if (seed % 4 == 1) std::erase_if(plan.take, [](const auto& t) { return t.first != "block" && !t.first.ends_with(".ffn"); });
+      if (seed % 4 == 2) std::erase_if(plan.take, [](const auto& t) { return t.first == "hidden" || t.first.ends_with(".vd") || t.first.ends_with(".freq") || t.first.ends_with(".pass"); });
+      const Verdict verdict = check(plan, base);
+      ASSERT_TRUE(verdict.ok());
+      const Model cut = apply(plan, base);
+      for (const std::string container : {"hf", "gguf"}) {
+        SCOPED_TRACE(entry.path().filename().string() + " " + container + " seed " + std::to_string(seed));
+        if (!verdict.fits(container)) {
+          ++refused;
+          EXPECT_FALSE(verdict.cannot.at(container)[0].message.empty());
+          const Names before = names();
+          EXPECT_THROW(container == "hf" ? write_hf(cut, folder_ / "refused", std::nullopt) : write_gguf(cut, folder_ / "refused.gguf", {}), Error);
+          EXPECT_EQ(names(), before);
+          continue;
+        }
+        ++held;
+        ++per_family[base.family() + " " + container];
+        const Model again = through(cut, container);
+        expect_same_model(cut, again);
+        EXPECT_EQ(again.origin().axes, cut.origin().axes);
+        EXPECT_EQ(again.origin().blocks, cut.origin().blocks);
+        if (!(cut.origin() == Origin{})) {
+          EXPECT_EQ(again.origin().ancestor, base.content_hash());
+        }
+      }
+    }
+  }
+  EXPECT_GT(held, 100);
+  EXPECT_GT(refused, 60);
+  EXPECT_EQ(per_family.size(), 12u);       // every family through both containers
+}
+
+// A head that lost entries keeps its scale: containers derive it from the width, so it moves into the weights.
+TEST_F(StoreLaw, ScaleMovesIntoQueriesOrTheirNorm) {
+  for (const char* family : {"llama", "qwen3", "phi3"}) {
+    SCOPED_TRACE(family);
+    const Model base = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny" / family).string());
+    Plan plan(base);
+    plan.config = std::make_shared<const Json>(parse_json(R"({"attn_scale": 0.75, "window": null})", "test", ErrorKind::Recipe));
+    const Model changed = apply(plan, base);
+    const Model again = through(changed, "hf");
+    EXPECT_NE(again.decoder().attn_scale, 0.75);
+    expect_same_model(changed, again);
+    const bool normed = base.has("block.0.attn.q_norm");
+    EXPECT_EQ(again.read("block.0.attn.q").to_floats() == base.read("block.0.attn.q").to_floats(), normed);
+  }
+}
+
+}  // namespace
+}  // namespace slmc::ir

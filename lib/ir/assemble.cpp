@@ -5,12 +5,11 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "ir/keys.h"
 #include "ir/state.h"
 
 namespace slmc::ir {
 namespace {
-
-Place at_file(const std::string& file) { return Place{file, 0, 0, 1, {}}; }
 
 // "model.layers.{block}.x" matches "model.layers.7.x".
 bool matches(std::string_view pattern, std::string_view name) {
@@ -30,13 +29,18 @@ struct Wanted {
 
 }  // namespace
 
-std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, const std::string& container, const ConfigSource& given,
+std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, const std::string& container,
+                                       const ConfigSource& given,
                                        std::map<std::string, StoredValue, std::less<>> stored) {
   const ContainerSpec& spec = arch->containers.at(container);
   // Files of a bare base model lack the prefix of the whole one.
   const std::string& prefix = spec.base_prefix;
-  const bool bare = !prefix.empty() && std::none_of(stored.begin(), stored.end(), [&](const auto& s) { return s.first.starts_with(prefix); });
-  const auto file_name = [&](std::string name) { return bare && name.starts_with(prefix) ? name.substr(prefix.size()) : name; };
+  const bool bare = !prefix.empty() && std::none_of(stored.begin(), stored.end(), [&](const auto& s) {
+    return s.first.starts_with(prefix);
+  });
+  const auto file_name = [&](std::string name) {
+    return bare && name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+  };
 
   ConfigSource source = given;
   source.stored = [&](std::string_view name) { return stored.contains(file_name(std::string(name))); };
@@ -53,10 +57,7 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
   Resolved resolved = resolve(*arch, container, source);
 
   Scope scope;
-  scope.name = [&](std::string_view name) -> const Json* {
-    const auto it = resolved.names.find(std::string(name));
-    return it == resolved.names.end() ? nullptr : &it->second;
-  };
+  scope.name = lookup(resolved.names);
   scope.stored = source.stored;
   scope.rows = source.rows;
   std::set<std::string, std::less<>> claimed;
@@ -70,7 +71,9 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
     bool must = !s.optional;
     if (!s.when.empty()) {
       const Json when = s.when.evaluate(scope);
-      if (!when.is_boolean()) throw Error(ErrorKind::Model, at_file(source.file), "'" + s.when.text() + "' must be true or false, but is " + dump_compact(when));
+      if (!when.is_boolean())
+        throw Error(ErrorKind::Model, at_file(source.file),
+                    "'" + s.when.text() + "' must be true or false, but is " + dump_compact(when));
       must = when.get<bool>();
     }
     const bool in_block = s.name.find("{block}") != std::string::npos;
@@ -80,7 +83,9 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
       const std::string name = file_name(with_block(s.name, block));
       const bool there = stored.contains(name);
       if (!must && there && s.spare) claimed.insert(name);
-      if (must && !there) throw Error(ErrorKind::Model, at_file(source.file), "the file must hold the tensor '" + name + "', but does not");
+      if (must && !there)
+        throw Error(ErrorKind::Model, at_file(source.file),
+                    "the file must hold the tensor '" + name + "', but does not");
       if (!there || (!must && !s.optional)) continue;
       claimed.insert(name);
       wanted.push_back({&s, block, name});
@@ -88,9 +93,13 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
   }
   for (const auto& [name, value] : stored) {
     if (claimed.contains(name)) continue;
-    const bool ignored = std::any_of(spec.tensors.begin(), spec.tensors.end(), [&](const StoredSpec& s) { return s.ignored && matches(file_name(s.name), name); });
+    const bool ignored = std::any_of(spec.tensors.begin(), spec.tensors.end(), [&](const StoredSpec& s) {
+      return s.ignored && matches(file_name(s.name), name);
+    });
     if (ignored) continue;
-    throw Error(ErrorKind::Model, at_file(source.file), "the file must hold only tensors that its config asks for, but holds '" + name + "' " + shape_text(value.shape));
+    throw Error(ErrorKind::Model, at_file(source.file),
+                "the file must hold only tensors that its config asks for, but holds '" + name + "' " +
+                    shape_text(value.shape));
   }
 
   std::vector<StoredTensor> placed;
@@ -99,16 +108,20 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
     StoredTensor t = place(*w.spec, *arch, resolved.sizes, w.block);
     const StoredValue& value = stored.find(w.name)->second;
     if (value.shape != t.shape)
-      throw Error(ErrorKind::Model, at_file(source.file), "the tensor '" + w.name + "' must be " + shape_text(t.shape) + " by the config, but is " + shape_text(value.shape));
+      throw Error(ErrorKind::Model, at_file(source.file),
+                  "the tensor '" + w.name + "' must be " + shape_text(t.shape) + " by the config, but is " +
+                      shape_text(value.shape));
     for (const Part& part : t.parts) exists.insert(part.tensor);
     t.name = w.name;
     placed.push_back(std::move(t));
   }
-  auto state = make_state(arch, container, std::move(resolved), [&](const std::string& name) { return exists.contains(name); });
+  auto state = make_state(arch, container, std::move(resolved),
+                          [&](const std::string& name) { return exists.contains(name); });
   state->source = source.file;
   if (const std::string problem = covering_problem(placed, state->tensors); !problem.empty())
     throw Error(ErrorKind::Model, at_file(source.file), "each value must be stored once, but " + problem);
-  const auto files = std::make_shared<const std::map<std::string, StoredValue, std::less<>>>(std::move(stored));
+  const auto files =
+      std::make_shared<const std::map<std::string, StoredValue, std::less<>>>(std::move(stored));
   for (const StoredTensor& t : placed)
     for (const Part& part : t.parts) {
       const std::size_t i = state->by_name.find(part.tensor)->second;
@@ -120,7 +133,8 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
     }
   for (std::size_t i = 0; i < state->tensors.size(); ++i)
     if (!state->tensors[i].derived && !state->values[i].base)
-      throw Error(ErrorKind::Model, at_file(source.file), "the file must hold '" + state->tensors[i].name + "', but does not");
+      throw Error(ErrorKind::Model, at_file(source.file),
+                  "the file must hold '" + state->tensors[i].name + "', but does not");
   return state;
 }
 

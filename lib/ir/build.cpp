@@ -41,7 +41,7 @@ Index through(const Index& older, const Index& newer) {
 Value gathered(const Model& base, const std::string& name, std::vector<Index> indices) {
   const Model::State& s = base.state();
   const Value& old = s.values[s.by_name.find(name)->second];
-  if (!old.base) return {};                                                 // shapes only
+  if (!old.base) return {};  // shapes only
   if (std::all_of(indices.begin(), indices.end(), [](const Index& i) { return !i; })) return old;
   Value value;
   if (old.format.empty()) {
@@ -50,7 +50,9 @@ Value gathered(const Model& base, const std::string& name, std::vector<Index> in
     for (std::size_t d = 0; d < old.take.size(); ++d) value.take[d] = through(old.take[d], value.take[d]);
     return value;
   }
-  value.base = [base, name] { return base.read(name); };                    // a stored type in between: its rounding comes first
+  value.base = [base, name] {
+    return base.read(name);
+  };  // a stored type in between: its rounding comes first
   value.take = std::move(indices);
   return value;
 }
@@ -61,7 +63,9 @@ class Builder {
 
   Built run() {
     if (!plan_.base_shape.empty() && plan_.base_shape != base_.shape_hash())
-      violate("base", "the plan must be for a model of this shape, but was made for another (" + plan_.base_shape.substr(0, 12) + ", this is " + base_.shape_hash().substr(0, 12) + ")");
+      violate("base", "the plan must be for a model of this shape, but was made for another (" +
+                          plan_.base_shape.substr(0, 12) + ", this is " + base_.shape_hash().substr(0, 12) +
+                          ")");
     kept_ = kept_of(plan_, base_, built_.violations);
     if (built_.violations.empty()) limit_sizes(sizes_after(old_.sizes, kept_));
     if (!built_.violations.empty()) return std::move(built_);
@@ -77,13 +81,19 @@ class Builder {
   }
 
  private:
-  void violate(const std::string& what, const std::string& message, const std::string& nearest = {}) { built_.violations.push_back({what, message, nearest}); }
+  void violate(const std::string& what, const std::string& message, const std::string& nearest = {}) {
+    built_.violations.push_back({what, message, nearest});
+  }
 
   // Repeated entries multiply: refuses what no machine could hold before anything of that size is made.
   void limit_sizes(const Sizes& sizes) {
     constexpr std::int64_t kMostBlocks = 10'000, kLargest = 100'000'000;
     const auto limit = [&](const std::string& axis, std::int64_t size, std::int64_t most) {
-      if (size > most) violate(axis, "a model must have at most " + std::to_string(most) + " entries of " + axis + ", but would have " + std::to_string(size), std::to_string(most));
+      if (size > most)
+        violate(axis,
+                "a model must have at most " + std::to_string(most) + " entries of " + axis +
+                    ", but would have " + std::to_string(size),
+                std::to_string(most));
     };
     limit("block", static_cast<std::int64_t>(sizes.blocks.size()), kMostBlocks);
     limit("hidden", sizes.hidden, kLargest);
@@ -112,12 +122,15 @@ class Builder {
     new_->ancestor = old_.ancestor ? old_.ancestor : std::make_shared<const Model>(base_);
     for (std::size_t i = 0; i < kept_.blocks.size(); ++i) {
       const auto b = static_cast<std::size_t>(kept_.blocks[i]);
-      new_->ropes.push_back(new_->sizes.blocks[i].heads() == 0 ? Rope{} : rope_after(old_.ropes[b], old_.sizes.blocks[b], kept_.block[i]));
+      new_->ropes.push_back(new_->sizes.blocks[i].heads() == 0
+                                ? Rope{}
+                                : rope_after(old_.ropes[b], old_.sizes.blocks[b], kept_.block[i]));
     }
     Decoder& d = new_->decoder;
     if (d.window) {
       d.window_blocks.clear();
-      for (const std::int64_t b : kept_.blocks) d.window_blocks.push_back(old_.decoder.window_blocks[static_cast<std::size_t>(b)]);
+      for (const std::int64_t b : kept_.blocks)
+        d.window_blocks.push_back(old_.decoder.window_blocks[static_cast<std::size_t>(b)]);
     }
     if (new_->sizes.pos > 0) d.context = std::min(d.context, new_->sizes.pos);
     drop_idle_window();
@@ -125,7 +138,8 @@ class Builder {
 
   void drop_idle_window() {
     Decoder& d = new_->decoder;
-    if (d.window && (*d.window >= d.context || std::none_of(d.window_blocks.begin(), d.window_blocks.end(), [](bool b) { return b; }))) {
+    if (d.window && (*d.window >= d.context || std::none_of(d.window_blocks.begin(), d.window_blocks.end(),
+                                                            [](bool b) { return b; }))) {
       d.window.reset();
       d.window_blocks.clear();
     }
@@ -134,7 +148,9 @@ class Builder {
   void apply_config() {
     if (!plan_.config) return;
     for (const auto& [key, value] : plan_.config->items()) {
-      const auto positive = [&] { return value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>()); };
+      const auto positive = [&] {
+        return value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>());
+      };
       const auto whole = [&] { return value.is_number_integer() && value.get<std::int64_t>() > 0; };
       Decoder& d = new_->decoder;
       bool good = true;
@@ -157,7 +173,9 @@ class Builder {
                 closest(key, {"context", "window", "norm_eps", "attn_scale", "parallel_residual", "family"}));
         continue;
       }
-      if (!good) violate("config." + key, "the option '" + key + "' must have a value that models can have, but is " + dump_compact(value));
+      if (!good)
+        violate("config." + key, "the option '" + key + "' must have a value that models can have, but is " +
+                                     dump_compact(value));
     }
     drop_idle_window();
   }
@@ -176,7 +194,7 @@ class Builder {
   bool set_family(const std::string& family) {
     for (const auto& t : load_templates())
       if (t->family == family) {
-        if (t != old_.arch) {                               // another family's config is made anew
+        if (t != old_.arch) {  // another family's config is made anew
           new_->arch = t;
           new_->config = Json::object();
           new_->metadata.reset();
@@ -212,10 +230,13 @@ class Builder {
     return indices;
   }
 
-  // Dimensions of outer axes alone ("hidden") are the same in every block: their lists are made once and shared.
+  // Dimensions of outer axes alone ("hidden") are the same in every block: their lists are made once and
+  // shared.
   Index entries_of(const Dim& dim, std::int64_t base_block, std::int64_t block) const {
     const std::vector<std::string> axes = dim.axes();
-    const bool outer = std::all_of(axes.begin(), axes.end(), [](const std::string& a) { return a == "hidden" || a == "vocab" || a == "pos"; });
+    const bool outer = std::all_of(axes.begin(), axes.end(), [](const std::string& a) {
+      return a == "hidden" || a == "vocab" || a == "pos";
+    });
     if (!outer) return kept_entries(dim, old_.sizes, base_block, new_->sizes, block, kept_);
     const auto [it, fresh] = shared_.try_emplace(dim.text());
     if (fresh) it->second = kept_entries(dim, old_.sizes, -1, new_->sizes, -1, kept_);
@@ -230,16 +251,23 @@ class Builder {
     const std::int64_t group = type->block;
     for (std::size_t i = 0; i < kept.size(); ++i) {
       const std::size_t in = i % static_cast<std::size_t>(group);
-      if (kept.size() % static_cast<std::size_t>(group) != 0 || kept[i - in] % group != 0 || kept[i] != kept[i - in] + static_cast<std::int64_t>(in)) return "F32";
+      if (kept.size() % static_cast<std::size_t>(group) != 0 || kept[i - in] % group != 0 ||
+          kept[i] != kept[i - in] + static_cast<std::int64_t>(in))
+        return "F32";
     }
     return old.stored_dtype;
   }
 
-  // The tensor's place in the result: an existing one, or one that the family knows but this model lacked (a bias, a head).
+  // The tensor's place in the result: an existing one, or one that the family knows but this model lacked (a
+  // bias, a head).
   TensorSpec* place_for(const std::string& name) {
-    if (const auto it = new_->by_name.find(name); it != new_->by_name.end()) return new_->tensors[it->second].derived ? nullptr : &new_->tensors[it->second];
-    std::vector<TensorSpec> possible = logical_tensors(*new_->arch, new_->sizes, [&](const std::string& n) { return n == name || new_->by_name.contains(n); });
-    const auto made = std::find_if(possible.begin(), possible.end(), [&](const TensorSpec& t) { return t.name == name && !t.derived; });
+    if (const auto it = new_->by_name.find(name); it != new_->by_name.end())
+      return new_->tensors[it->second].derived ? nullptr : &new_->tensors[it->second];
+    std::vector<TensorSpec> possible = logical_tensors(*new_->arch, new_->sizes, [&](const std::string& n) {
+      return n == name || new_->by_name.contains(n);
+    });
+    const auto made = std::find_if(possible.begin(), possible.end(),
+                                   [&](const TensorSpec& t) { return t.name == name && !t.derived; });
     if (made == possible.end()) return nullptr;
     const std::size_t at = static_cast<std::size_t>(made - possible.begin());
     new_->tensors.insert(new_->tensors.begin() + static_cast<std::ptrdiff_t>(at), *made);
@@ -253,12 +281,14 @@ class Builder {
     if (!spec) {
       std::vector<std::string> names;
       for (const TensorSpec& t : new_->tensors) names.push_back(t.name);
-      return violate(name, "'set' must name tensors of the result, but names '" + name + "'", closest(name, names));
+      return violate(name, "'set' must name tensors of the result, but names '" + name + "'",
+                     closest(name, names));
     }
     const std::size_t at = new_->by_name.find(name)->second;
     if (!from.copy.empty() && !from.value) return copy(name, from.copy, at);
     const auto wrong_shape = [&](const std::vector<std::int64_t>& shape) {
-      violate(name, "the tensor set as '" + name + "' must be " + shape_text(spec->shape) + ", but is " + shape_text(shape));
+      violate(name, "the tensor set as '" + name + "' must be " + shape_text(spec->shape) + ", but is " +
+                        shape_text(shape));
     };
     if (from.value) {
       if (from.value->shape != spec->shape) return wrong_shape(from.value->shape);
@@ -266,9 +296,12 @@ class Builder {
       new_->values[at] = {[value = *from.value] { return value; }, {}, {}};
       return;
     }
-    if (plan_.base_content.empty()) violate(name, "a plan that sets tensors from a file must give the content hash of its base, but does not");
+    if (plan_.base_content.empty())
+      violate(name,
+              "a plan that sets tensors from a file must give the content hash of its base, but does not");
     try {
-      const io::TensorData value = read_value(from, plan_.folder);              // maps the file; dense values are not copied
+      const io::TensorData value =
+          read_value(from, plan_.folder);  // maps the file; dense values are not copied
       if (value.shape != spec->shape) return wrong_shape(value.shape);
       spec->stored_dtype = type_name(value);
     } catch (const Error& e) {
@@ -283,25 +316,30 @@ class Builder {
     if (!source || source->derived) {
       std::vector<std::string> names;
       for (const TensorSpec& t : base_.tensors()) names.push_back(t.name);
-      return violate(name, "'copy' must name a tensor of the base, but names '" + from + "'", closest(from, names));
+      return violate(name, "'copy' must name a tensor of the base, but names '" + from + "'",
+                     closest(from, names));
     }
     TensorSpec& spec = new_->tensors[at];
     const auto kept_at = std::find(kept_.blocks.begin(), kept_.blocks.end(), source->block);
     std::vector<Index> indices(source->dims.size());
     if (source->block < 0 || kept_at != kept_.blocks.end())
       for (std::size_t d = 0; d < source->dims.size(); ++d)
-        indices[d] = entries_of(source->dims[d], source->block, source->block < 0 ? -1 : kept_at - kept_.blocks.begin());
+        indices[d] = entries_of(source->dims[d], source->block,
+                                source->block < 0 ? -1 : kept_at - kept_.blocks.begin());
     std::vector<std::int64_t> shape = source->shape;
     for (std::size_t d = 0; d < shape.size(); ++d)
       if (indices[d]) shape[d] = static_cast<std::int64_t>(indices[d]->size());
-    if (shape != spec.shape) return violate(name, "the copy of '" + from + "' must be " + shape_text(spec.shape) + ", but is " + shape_text(shape));
+    if (shape != spec.shape)
+      return violate(name, "the copy of '" + from + "' must be " + shape_text(spec.shape) + ", but is " +
+                               shape_text(shape));
     spec.stored_dtype = dtype_after(*source, indices);
     new_->values[at] = gathered(base_, from, std::move(indices));
   }
 
   static std::string type_name(const io::TensorData& value) {
     if (!value.quantized) return std::string(to_string(value.dtype));
-    if (const std::optional<io::GgmlType> type = io::ggml_type_of(value.quantized->scheme)) return std::string(io::info(*type).name);
+    if (const std::optional<io::GgmlType> type = io::ggml_type_of(value.quantized->scheme))
+      return std::string(io::info(*type).name);
     return "quantized";
   }
 
@@ -315,17 +353,24 @@ class Builder {
       if (format.empty()) continue;
       const io::GgmlTypeInfo* type = io::ggml_type(std::string_view(format));
       if (!type || !type->writable) {
-        violate(spec.name, "the stored type must be F32, F16, BF16, q8_0, q4_0, q4_1, q5_0 or q5_1, but is '" + format + "'",
-                closest(format, {"F32", "F16", "BF16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}));
+        violate(
+            spec.name,
+            "the stored type must be F32, F16, BF16, q8_0, q4_0, q4_1, q5_0 or q5_1, but is '" + format + "'",
+            closest(format, {"F32", "F16", "BF16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}));
         return;
       }
-      if (type->block > 1 && (spec.shape.size() < 2 || spec.name == "pos")) continue;               // vectors stay as they are
-      if (type->block > 1 && spec.shape.back() % type->block != 0) type = io::ggml_type(std::string_view("f16"));
+      if (type->block > 1 && (spec.shape.size() < 2 || spec.name == "pos"))
+        continue;  // vectors stay as they are
+      if (type->block > 1 && spec.shape.back() % type->block != 0)
+        type = io::ggml_type(std::string_view("f16"));
       spec.stored_dtype = std::string(type->name);
-      if (type->block == 1) std::transform(spec.stored_dtype.begin(), spec.stored_dtype.end(), spec.stored_dtype.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+      if (type->block == 1)
+        std::transform(spec.stored_dtype.begin(), spec.stored_dtype.end(), spec.stored_dtype.begin(),
+                       [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
       if (new_->values[i].base) {
         Value& value = new_->values[i];
-        if (!value.format.empty()) value = {[old = value, name = spec.name] { return with_format(old, name); }, {}, {}};
+        if (!value.format.empty())
+          value = {[old = value, name = spec.name] { return with_format(old, name); }, {}, {}};
         value.format = spec.stored_dtype;
       }
     }
@@ -343,7 +388,7 @@ class Builder {
   const Model::State& old_;
   Model::State* new_ = nullptr;
   Kept kept_;
-  mutable std::map<std::string, Index> shared_;            // by the dimension's text
+  mutable std::map<std::string, Index> shared_;  // by the dimension's text
   Built built_;
 };
 

@@ -9,7 +9,8 @@ namespace slmc::ir {
 namespace {
 
 std::vector<Violation> container_violations(const Model::State& state, const std::string& container) {
-  std::vector<Violation> all = fit(facts_of(state), container, container == state.container ? &state.config : nullptr).violations;
+  std::vector<Violation> all =
+      fit(facts_of(state), container, container == state.container ? &state.config : nullptr).violations;
   if (container == "gguf" && state.tokenizer && state.container != "gguf") {
     try {
       state.tokenizer->to_gguf(state.sizes.vocab);
@@ -35,7 +36,8 @@ Verdict check(const Plan& plan, const Model& base) {
   verdict.violations = std::move(built.violations);
   if (!verdict.violations.empty()) return verdict;
   for (const auto& [container, spec] : built.state->arch->containers)
-    if (std::vector<Violation> why = container_violations(*built.state, container); !why.empty()) verdict.cannot[container] = std::move(why);
+    if (std::vector<Violation> why = container_violations(*built.state, container); !why.empty())
+      verdict.cannot[container] = std::move(why);
   return verdict;
 }
 
@@ -57,9 +59,13 @@ Model apply(const Plan& plan, const Model& base) {
   Verdict verdict;
   verdict.violations = std::move(built.violations);
   require_ok(verdict, "");
-  const bool from_files = std::any_of(plan.set.begin(), plan.set.end(), [](const auto& s) { return !s.second.value && s.second.copy.empty(); });
+  const bool from_files = std::any_of(plan.set.begin(), plan.set.end(),
+                                      [](const auto& s) { return !s.second.value && s.second.copy.empty(); });
   if (from_files && plan.base_content != base.content_hash())
-    throw Error(ErrorKind::Recipe, "a plan with stored tensors must be applied to the model it was made for, but the contents differ", "solve again on this model");
+    throw Error(
+        ErrorKind::Recipe,
+        "a plan with stored tensors must be applied to the model it was made for, but the contents differ",
+        "solve again on this model");
   return Model(built.state);
 }
 

@@ -23,7 +23,8 @@ Cost cost(const Model& model, std::int64_t context) {
     c.parameters += n;
     const bool outside = spec.name == "embed" || spec.name == "pos" || spec.name == "head";
     if (!outside) c.parameters_body += n;
-    if (spec.shape.size() == 2 && (!outside || spec.name == "head")) c.flops_per_token += 2.0 * static_cast<double>(n);
+    if (spec.shape.size() == 2 && (!outside || spec.name == "head"))
+      c.flops_per_token += 2.0 * static_cast<double>(n);
     if (spec.name == "embed" && model.decoder().tied_head) c.flops_per_token += 2.0 * static_cast<double>(n);
   }
   const Decoder& d = model.decoder();
@@ -31,7 +32,8 @@ Cost cost(const Model& model, std::int64_t context) {
     const BlockSizes& s = model.sizes().blocks[b];
     const bool windowed = d.window && b < d.window_blocks.size() && d.window_blocks[b];
     const std::int64_t seen = windowed ? std::min(context, *d.window) : context;
-    c.flops_per_token += 2.0 * static_cast<double>(s.heads() * (s.head_dim() + s.vd)) * static_cast<double>(seen);
+    c.flops_per_token +=
+        2.0 * static_cast<double>(s.heads() * (s.head_dim() + s.vd)) * static_cast<double>(seen);
     c.kv_bytes_per_token += 2 * s.kv * (s.head_dim() + s.vd);
   }
   return c;

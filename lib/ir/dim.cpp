@@ -10,8 +10,8 @@
 namespace slmc::ir {
 
 struct DimFactor {
-  std::string axis;               // "kv"; "#2" for an integer; empty for a group
-  std::int64_t integer = 0;       // of "#2"
+  std::string axis;          // "kv"; "#2" for an integer; empty for a group
+  std::int64_t integer = 0;  // of "#2"
   std::vector<DimTerm> group;
 };
 
@@ -23,7 +23,7 @@ struct DimTerm {
 namespace {
 
 constexpr int kMaxNesting = 8;
-constexpr std::size_t kMaxLeaves = 256;      // far above any real layout; groups multiply
+constexpr std::size_t kMaxLeaves = 256;  // far above any real layout; groups multiply
 
 class Parser {
  public:
@@ -32,7 +32,8 @@ class Parser {
   std::vector<DimTerm> dim() {
     std::vector<DimTerm> terms = terms_of(0);
     skip_spaces();
-    if (at_ < text_.size()) fail("a layout must go on with an axis, '+' or ')', but there is '" + std::string(1, text_[at_]) + "'");
+    if (at_ < text_.size())
+      fail("a layout must go on with an axis, '+' or ')', but there is '" + std::string(1, text_[at_]) + "'");
     return terms;
   }
 
@@ -50,8 +51,10 @@ class Parser {
     skip_spaces();
     const std::size_t start = at_;
     if (std::string word = name(); !word.empty()) {
-      if (take(':')) result.tensor = word;
-      else at_ = start;
+      if (take(':'))
+        result.tensor = word;
+      else
+        at_ = start;
     }
     while (std::optional<DimFactor> f = factor(depth)) result.factors.push_back(std::move(*f));
     if (result.factors.empty()) fail("a term must hold an axis, a number or a group, but is empty");
@@ -82,7 +85,9 @@ class Parser {
 
   std::string name() {
     std::size_t end = at_;
-    auto inside = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '{' || c == '}'; };
+    auto inside = [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '{' || c == '}';
+    };
     if (end < text_.size() && std::isdigit(static_cast<unsigned char>(text_[end]))) return {};
     while (end < text_.size() && inside(text_[end])) ++end;
     std::string word(text_.substr(at_, end - at_));
@@ -111,7 +116,8 @@ class Parser {
 };
 
 std::int64_t product(std::int64_t a, std::int64_t b) {
-  return static_cast<std::int64_t>(checked_mul(static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b), "a layout's size"));
+  return static_cast<std::int64_t>(
+      checked_mul(static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b), "a layout's size"));
 }
 
 std::int64_t size_of_terms(const std::vector<DimTerm>& terms, const SizeOf& size_of);
@@ -130,13 +136,15 @@ std::int64_t size_of_term(const DimTerm& term, const SizeOf& size_of) {
 std::int64_t size_of_terms(const std::vector<DimTerm>& terms, const SizeOf& size_of) {
   std::int64_t size = 0;
   for (const DimTerm& t : terms)
-    size = static_cast<std::int64_t>(checked_add(static_cast<std::uint64_t>(size), static_cast<std::uint64_t>(size_of_term(t, size_of)),
+    size = static_cast<std::int64_t>(checked_add(static_cast<std::uint64_t>(size),
+                                                 static_cast<std::uint64_t>(size_of_term(t, size_of)),
                                                  "a layout's size"));
   return size;
 }
 
 // Leaves of `terms` when one entry of theirs spans `unit` entries of the whole dimension.
-std::vector<Leaf> leaves_of_terms(const std::vector<DimTerm>& terms, std::int64_t unit, const SizeOf& size_of) {
+std::vector<Leaf> leaves_of_terms(const std::vector<DimTerm>& terms, std::int64_t unit,
+                                  const SizeOf& size_of) {
   std::vector<Leaf> all;
   std::int64_t offset = 0;
   for (const DimTerm& term : terms) {
@@ -167,7 +175,8 @@ std::vector<Leaf> leaves_of_terms(const std::vector<DimTerm>& terms, std::int64_
           leaf.sizes.insert(leaf.sizes.end(), in.sizes.begin(), in.sizes.end());
           leaf.strides.insert(leaf.strides.end(), in.strides.begin(), in.strides.end());
           crossed.push_back(std::move(leaf));
-          if (crossed.size() > kMaxLeaves) throw Error(ErrorKind::Recipe, "a layout must have at most 256 parts, but has more");
+          if (crossed.size() > kMaxLeaves)
+            throw Error(ErrorKind::Recipe, "a layout must have at most 256 parts, but has more");
         }
       partial = std::move(crossed);
     }
@@ -181,8 +190,10 @@ std::vector<Leaf> leaves_of_terms(const std::vector<DimTerm>& terms, std::int64_
 void collect_axes(const std::vector<DimTerm>& terms, std::vector<std::string>& axes) {
   for (const DimTerm& t : terms)
     for (const DimFactor& f : t.factors) {
-      if (!f.group.empty()) collect_axes(f.group, axes);
-      else if (f.integer == 0 && std::find(axes.begin(), axes.end(), f.axis) == axes.end()) axes.push_back(f.axis);
+      if (!f.group.empty())
+        collect_axes(f.group, axes);
+      else if (f.integer == 0 && std::find(axes.begin(), axes.end(), f.axis) == axes.end())
+        axes.push_back(f.axis);
     }
 }
 

@@ -64,9 +64,12 @@ class Parser {
   Node unary() {
     if (++nesting_ > kMaxNesting) fail("an expression must be nested at most 64 deep, but is deeper");
     Node node;
-    if (!take_operator({"not"}).empty()) node = make("not", {unary()});
-    else if (!take_operator({"-"}).empty()) node = make("neg", {unary()});
-    else node = primary();
+    if (!take_operator({"not"}).empty())
+      node = make("not", {unary()});
+    else if (!take_operator({"-"}).empty())
+      node = make("neg", {unary()});
+    else
+      node = primary();
     --nesting_;
     return node;
   }
@@ -96,18 +99,22 @@ class Parser {
 
   Node call(const std::string& name) {
     static const std::vector<std::pair<std::string, std::size_t>> functions = {
-        {"if", 3}, {"sqrt", 1}, {"floor", 1}, {"at", 2}, {"present", 1}, {"has", 1}, {"stored", 1}, {"rows", 1}};
+        {"if", 3},      {"sqrt", 1}, {"floor", 1},  {"at", 2},
+        {"present", 1}, {"has", 1},  {"stored", 1}, {"rows", 1}};
     std::size_t wanted = 0;
     for (const auto& [f, n] : functions)
       if (f == name) wanted = n;
-    if (wanted == 0) fail("a function must be one of if, sqrt, floor, at, present, has, stored, rows, but is '" + name + "'");
+    if (wanted == 0)
+      fail("a function must be one of if, sqrt, floor, at, present, has, stored, rows, but is '" + name +
+           "'");
     ExprNode node{"f", name, {}, {}};
     expect('(');
     do node.parts.push_back(level(0));
     while (take(','));
     expect(')');
     if (node.parts.size() != wanted)
-      fail("'" + name + "' must have " + std::to_string(wanted) + " arguments, but has " + std::to_string(node.parts.size()));
+      fail("'" + name + "' must have " + std::to_string(wanted) + " arguments, but has " +
+           std::to_string(node.parts.size()));
     if (name == "present" && node.parts[0]->op != ".") fail("'present' must ask for a .key, but does not");
     return std::make_shared<const ExprNode>(std::move(node));
   }
@@ -123,7 +130,8 @@ class Parser {
   Node number() {
     std::size_t end = at_;
     auto inside = [&](char c) {
-      return std::isdigit(static_cast<unsigned char>(c)) || c == '.' || c == 'e' || ((c == '-' || c == '+') && text_[end - 1] == 'e');
+      return std::isdigit(static_cast<unsigned char>(c)) || c == '.' || c == 'e' ||
+             ((c == '-' || c == '+') && text_[end - 1] == 'e');
     };
     while (end < text_.size() && inside(text_[end])) ++end;
     const std::string digits(text_.substr(at_, end - at_));
@@ -214,7 +222,8 @@ class Evaluation {
     if (n.text == "at") {
       const double i = number(of(*n.parts[1]));
       if (!first.is_array() || i < 0 || i >= static_cast<double>(first.size()))
-        fail("the list must hold entry " + format_number(i) + ", but has " + std::to_string(first.is_array() ? first.size() : 0) + " entries");
+        fail("the list must hold entry " + format_number(i) + ", but has " +
+             std::to_string(first.is_array() ? first.size() : 0) + " entries");
       return first[static_cast<std::size_t>(i)];
     }
     if (!first.is_string()) fail("a tensor's name must be a text, but is not");
@@ -234,7 +243,11 @@ class Evaluation {
     if (op == ">") return x > y;
     if (op == ">=") return x >= y;
     if ((op == "/" || op == "%") && y == 0) fail("a divisor must not be 0, but is");
-    const double r = op == "+" ? x + y : op == "-" ? x - y : op == "*" ? x * y : op == "/" ? x / y : std::fmod(x, y);
+    const double r = op == "+"   ? x + y
+                     : op == "-" ? x - y
+                     : op == "*" ? x * y
+                     : op == "/" ? x / y
+                                 : std::fmod(x, y);
     if (!std::isfinite(r)) fail("the result must be finite, but is not");
     const bool integers = a.is_number_integer() && b.is_number_integer();
     return integers ? whole(r) : Json(r);
@@ -245,7 +258,9 @@ class Evaluation {
     if (r == std::floor(r) && std::abs(r) < 9e15) return static_cast<std::int64_t>(r);
     return r;
   }
-  Json negative(const Json& a) const { return a.is_number_integer() ? Json(-a.get<std::int64_t>()) : Json(-number(a)); }
+  Json negative(const Json& a) const {
+    return a.is_number_integer() ? Json(-a.get<std::int64_t>()) : Json(-number(a));
+  }
 
   double number(const Json& v) const {
     if (!v.is_number()) fail("a number is needed, but there is " + shown(v));
@@ -276,7 +291,9 @@ void collect_keys(const ExprNode& n, std::vector<std::string>& keys) {
 }  // namespace
 
 Expr Expr::parse(std::string_view text, std::string_view file) {
-  if (text.size() > 4000) throw Error(ErrorKind::Recipe, Place{std::string(file), 0, 0, 1, {}}, "an expression must be at most 4000 characters, but is longer");
+  if (text.size() > 4000)
+    throw Error(ErrorKind::Recipe, Place{std::string(file), 0, 0, 1, {}},
+                "an expression must be at most 4000 characters, but is longer");
   Expr e;
   e.text_ = std::string(text);
   e.root_ = Parser(text, file).whole();

@@ -17,7 +17,9 @@ using io::GgufValue;
 
 std::string upper_if_dense(const io::GgmlTypeInfo& type) {
   std::string name(type.name);
-  if (type.block == 1) std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  if (type.block == 1)
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
   return name;
 }
 
@@ -32,13 +34,16 @@ const io::GgmlTypeInfo& writable_type(const std::string& name) {
   if (type && type->writable) return *type;
   std::vector<std::string> known = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"};
   const std::string near = closest(name, known);
-  throw Error(ErrorKind::Recipe, "the stored type must be f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, but is '" + name + "'",
+  throw Error(ErrorKind::Recipe,
+              "the stored type must be f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1, but is '" + name + "'",
               near.empty() ? "" : "did you mean '" + near + "'?");
 }
 
-// general.file_type of llama.cpp, by the type that most matrix elements have; it informs people, loaders read each tensor's own type.
+// general.file_type of llama.cpp, by the type that most matrix elements have; it informs people, loaders read
+// each tensor's own type.
 std::uint32_t file_type(const Model& model, const TypeOf& type_of) {
-  static const std::map<std::string, std::uint32_t> number = {{"F32", 0}, {"F16", 1}, {"q4_0", 2}, {"q4_1", 3}, {"q8_0", 7}, {"q5_0", 8}, {"q5_1", 9}, {"BF16", 32}};
+  static const std::map<std::string, std::uint32_t> number = {
+      {"F32", 0}, {"F16", 1}, {"q4_0", 2}, {"q4_1", 3}, {"q8_0", 7}, {"q5_0", 8}, {"q5_1", 9}, {"BF16", 32}};
   std::map<std::string, std::int64_t> elements;
   for (const TensorSpec& spec : model.tensors())
     if (!spec.derived && spec.shape.size() == 2 && spec.block >= 0) elements[type_of(spec)] += count_of(spec);
@@ -52,8 +57,10 @@ std::uint32_t file_type(const Model& model, const TypeOf& type_of) {
 GgufValue typed_like(const GgufValue* old, const Json& value) {
   GgufValue made = to_gguf_value(value);
   if (!old || old->type == made.type) return made;
-  if (value.is_number_integer() && old->type == io::GgufType::U64) return {io::GgufType::U64, {}, static_cast<std::uint64_t>(value.get<std::int64_t>())};
-  if (value.is_number() && old->type == io::GgufType::F32) return GgufValue::f32(static_cast<float>(value.get<double>()));
+  if (value.is_number_integer() && old->type == io::GgufType::U64)
+    return {io::GgufType::U64, {}, static_cast<std::uint64_t>(value.get<std::int64_t>())};
+  if (value.is_number() && old->type == io::GgufType::F32)
+    return GgufValue::f32(static_cast<float>(value.get<double>()));
   return made;
 }
 
@@ -98,8 +105,10 @@ TypeOf gguf_type_of(const Model& model, const Format& format) {
 
 std::vector<io::GgufWriter::Entry> gguf_entries(const Model& model, const Fit& fit, const TypeOf& type_of) {
   std::vector<io::GgufWriter::Entry> entries;
-  for (const StoredTensor& s : fit.stored) entries.push_back({s.name, writable_type(type_of(*model.find(s.parts[0].tensor))).type, s.shape});
-  if (fit.rope_factors) entries.push_back({"rope_freqs.weight", GgmlType::F32, {model.sizes().blocks[0].freq}});
+  for (const StoredTensor& s : fit.stored)
+    entries.push_back({s.name, writable_type(type_of(*model.find(s.parts[0].tensor))).type, s.shape});
+  if (fit.rope_factors)
+    entries.push_back({"rope_freqs.weight", GgmlType::F32, {model.sizes().blocks[0].freq}});
   return entries;
 }
 
@@ -110,7 +119,8 @@ io::GgufMetadata gguf_metadata(const Model& model, const Fit& fit, const TypeOf&
   if (own) {
     metadata = *state.metadata;
   } else {
-    io::set(metadata, "general.architecture", GgufValue::text(model.arch().containers.at("gguf").match.front()));
+    io::set(metadata, "general.architecture",
+            GgufValue::text(model.arch().containers.at("gguf").match.front()));
     io::set(metadata, "general.type", GgufValue::text("model"));
   }
   for (const KeyChange& change : fit.changes) {
@@ -123,7 +133,8 @@ io::GgufMetadata gguf_metadata(const Model& model, const Fit& fit, const TypeOf&
     io::set(metadata, change.key, typed_like(old, change.value));
   }
   bool quantized = false;
-  for (const TensorSpec& spec : model.tensors()) quantized = quantized || (!spec.derived && type_of(spec).front() == 'q');
+  for (const TensorSpec& spec : model.tensors())
+    quantized = quantized || (!spec.derived && type_of(spec).front() == 'q');
   io::set(metadata, "general.file_type", GgufValue::u32(file_type(model, type_of)));
   if (quantized) io::set(metadata, "general.quantization_version", GgufValue::u32(2));
   if (!own && model.tokenizer()) {
@@ -136,12 +147,16 @@ io::GgufMetadata gguf_metadata(const Model& model, const Fit& fit, const TypeOf&
       } else {
         const Json json = parse_json(it->second, file, ErrorKind::Model);
         const auto chat = json.find("chat_template");
-        if (chat != json.end() && chat->is_string()) io::set(metadata, "tokenizer.chat_template", GgufValue::text(chat->get<std::string>()));
+        if (chat != json.end() && chat->is_string())
+          io::set(metadata, "tokenizer.chat_template", GgufValue::text(chat->get<std::string>()));
       }
     }
   }
-  if (!(model.origin() == Origin{})) io::set(metadata, "slmc.origin", GgufValue::text(dump_compact(to_json(model.origin(), first_ancestor(model)))));
-  if (!model.lineage().empty()) io::set(metadata, "slmc.lineage", GgufValue::text(dump_compact(model.lineage())));
+  if (!(model.origin() == Origin{}))
+    io::set(metadata, "slmc.origin",
+            GgufValue::text(dump_compact(to_json(model.origin(), first_ancestor(model)))));
+  if (!model.lineage().empty())
+    io::set(metadata, "slmc.lineage", GgufValue::text(dump_compact(model.lineage())));
   return metadata;
 }
 
@@ -162,7 +177,8 @@ std::map<std::string, std::string> gguf_types(const Model& model, const std::str
 std::int64_t gguf_bytes(const Model& model, const Format& format) {
   const Fit fit = require_fit(model, "gguf");
   const TypeOf type_of = gguf_type_of(model, format);
-  return static_cast<std::int64_t>(io::gguf_file_bytes(gguf_metadata(model, fit, type_of), gguf_entries(model, fit, type_of)));
+  return static_cast<std::int64_t>(
+      io::gguf_file_bytes(gguf_metadata(model, fit, type_of), gguf_entries(model, fit, type_of)));
 }
 
 std::int64_t hf_bytes(const Model& model, DType dtype) {

@@ -25,7 +25,8 @@ std::optional<std::int64_t> number(std::string_view text) {
 }
 
 std::optional<AxisName> parse_axis(std::string_view name) {
-  static const std::set<std::string, std::less<>> outer = {"vocab", "hidden", "pos", "block"}, inner = {"kv", "freq", "pass", "vd", "ffn"};
+  static const std::set<std::string, std::less<>> outer = {"vocab", "hidden", "pos", "block"},
+                                                  inner = {"kv", "freq", "pass", "vd", "ffn"};
   if (outer.contains(name)) return AxisName{-1, std::string(name), -1};
   if (!name.starts_with("block.")) return std::nullopt;
   name.remove_prefix(6);
@@ -46,7 +47,8 @@ std::vector<std::string> axis_names(const Sizes& sizes) {
   for (std::size_t b = 0; b < sizes.blocks.size(); ++b) {
     const std::string prefix = "block." + std::to_string(b) + ".";
     for (const char* axis : {"kv", "freq", "pass", "vd", "ffn"}) names.push_back(prefix + axis);
-    for (std::int64_t g = 0; g < sizes.blocks[b].kv; ++g) names.push_back(prefix + "kv." + std::to_string(g) + ".q");
+    for (std::int64_t g = 0; g < sizes.blocks[b].kv; ++g)
+      names.push_back(prefix + "kv." + std::to_string(g) + ".q");
   }
   return names;
 }
@@ -68,9 +70,12 @@ struct BlockLists {
   std::map<std::int64_t, std::vector<std::int64_t>> q;
 };
 
-std::int64_t base_coordinate(const Index& kept, std::int64_t i) { return kept ? (*kept)[static_cast<std::size_t>(i)] : i; }
+std::int64_t base_coordinate(const Index& kept, std::int64_t i) {
+  return kept ? (*kept)[static_cast<std::size_t>(i)] : i;
+}
 
-Kept::Block kept_block(const BlockLists& lists, const BlockSizes& size, std::int64_t b, std::vector<Violation>& violations) {
+Kept::Block kept_block(const BlockLists& lists, const BlockSizes& size, std::int64_t b,
+                       std::vector<Violation>& violations) {
   const std::string prefix = "block." + std::to_string(b) + ".";
   const auto index = [&](const char* axis, std::int64_t n) {
     const auto it = lists.axis.find(axis);
@@ -84,10 +89,12 @@ Kept::Block kept_block(const BlockLists& lists, const BlockSizes& size, std::int
   kept.ffn = index("ffn", size.ffn);
   if (size.heads() == 0) return kept;
   const bool attention_stays = !(kept.kv && kept.kv->empty());
-  if (attention_stays && kept.vd && kept.vd->empty()) violations.push_back({prefix + "vd", "a value must keep at least one entry, but keeps none", "1"});
+  if (attention_stays && kept.vd && kept.vd->empty())
+    violations.push_back({prefix + "vd", "a value must keep at least one entry, but keeps none", "1"});
   const std::int64_t freq = kept.freq ? static_cast<std::int64_t>(kept.freq->size()) : size.freq;
   const std::int64_t pass = kept.pass ? static_cast<std::int64_t>(kept.pass->size()) : size.pass;
-  if (attention_stays && freq == 0 && pass == 0) violations.push_back({prefix + "freq", "a head must keep at least one entry, but keeps none", "1"});
+  if (attention_stays && freq == 0 && pass == 0)
+    violations.push_back({prefix + "freq", "a head must keep at least one entry, but keeps none", "1"});
   if (lists.q.empty()) return kept;
   const std::int64_t groups = kept.kv ? static_cast<std::int64_t>(kept.kv->size()) : size.kv;
   for (std::int64_t g = 0; g < groups; ++g) {
@@ -95,7 +102,8 @@ Kept::Block kept_block(const BlockLists& lists, const BlockSizes& size, std::int
     kept.q.push_back(it == lists.q.end() ? all_of(size.q) : it->second);
     if (kept.q.back().size() != kept.q.front().size()) {
       violations.push_back({prefix + "kv." + std::to_string(base_coordinate(kept.kv, g)) + ".q",
-                            "all groups of a block must keep the same number of query heads, but one keeps " + std::to_string(kept.q.front().size()) + " and another " +
+                            "all groups of a block must keep the same number of query heads, but one keeps " +
+                                std::to_string(kept.q.front().size()) + " and another " +
                                 std::to_string(kept.q.back().size()),
                             std::to_string(kept.q.front().size())});
       break;
@@ -113,24 +121,35 @@ Kept kept_of(const Plan& plan, const Model& base, std::vector<Violation>& violat
   std::map<std::int64_t, BlockLists> lists;
   for (const auto& [name, entries] : plan.take) {
     const std::optional<AxisName> axis = parse_axis(name);
-    const bool known = axis && (axis->block < 0 || (axis->block < base.blocks() && (axis->group < 0 || axis->group < sizes.blocks[static_cast<std::size_t>(axis->block)].kv)));
+    const bool known =
+        axis && (axis->block < 0 ||
+                 (axis->block < base.blocks() &&
+                  (axis->group < 0 || axis->group < sizes.blocks[static_cast<std::size_t>(axis->block)].kv)));
     if (!known) {
-      violations.push_back({name, "'take' must name axes of the base, but names '" + name + "'", closest(name, axis_names(sizes))});
+      violations.push_back({name, "'take' must name axes of the base, but names '" + name + "'",
+                            closest(name, axis_names(sizes))});
       continue;
     }
     const std::int64_t size = sizes.of(axis->axis, axis->block);
-    const auto outside = std::find_if(entries.begin(), entries.end(), [&](std::int64_t i) { return i < 0 || i >= size; });
+    const auto outside =
+        std::find_if(entries.begin(), entries.end(), [&](std::int64_t i) { return i < 0 || i >= size; });
     if (outside != entries.end()) {
-      violations.push_back({name, "entries of " + name + " must be from 0 to " + std::to_string(size - 1) + ", but one is " + std::to_string(*outside), size > 0 ? std::to_string(size - 1) : ""});
+      violations.push_back({name,
+                            "entries of " + name + " must be from 0 to " + std::to_string(size - 1) +
+                                ", but one is " + std::to_string(*outside),
+                            size > 0 ? std::to_string(size - 1) : ""});
       continue;
     }
     if (axis->block >= 0) {
-      if (axis->group >= 0) lists[axis->block].q[axis->group] = entries;
-      else lists[axis->block].axis[axis->axis] = entries;
+      if (axis->group >= 0)
+        lists[axis->block].q[axis->group] = entries;
+      else
+        lists[axis->block].axis[axis->axis] = entries;
       continue;
     }
     if (entries.empty() && size > 0) {
-      violations.push_back({name, "a model must keep at least one entry of " + name + ", but would keep none", "1"});
+      violations.push_back(
+          {name, "a model must keep at least one entry of " + name + ", but would keep none", "1"});
       continue;
     }
     if (axis->axis == "block") kept.blocks = entries;
@@ -139,15 +158,21 @@ Kept kept_of(const Plan& plan, const Model& base, std::vector<Violation>& violat
     if (axis->axis == "vocab") {
       kept.vocab = or_null(entries, size);
       if (kept.vocab && base.tokenizer())
-        violations.push_back({name, "'take' must leave the vocabulary of a model with a tokenizer alone: the tokenizer is not rewritten yet", ""});
+        violations.push_back({name,
+                              "'take' must leave the vocabulary of a model with a tokenizer alone: the "
+                              "tokenizer is not rewritten yet",
+                              ""});
     }
   }
-  for (const std::int64_t b : kept.blocks) kept.block.push_back(kept_block(lists[b], sizes.blocks[static_cast<std::size_t>(b)], b, violations));
+  for (const std::int64_t b : kept.blocks)
+    kept.block.push_back(kept_block(lists[b], sizes.blocks[static_cast<std::size_t>(b)], b, violations));
   return kept;
 }
 
 Sizes sizes_after(const Sizes& base, const Kept& kept) {
-  const auto size = [](const Index& index, std::int64_t n) { return index ? static_cast<std::int64_t>(index->size()) : n; };
+  const auto size = [](const Index& index, std::int64_t n) {
+    return index ? static_cast<std::int64_t>(index->size()) : n;
+  };
   Sizes s;
   s.vocab = size(kept.vocab, base.vocab);
   s.hidden = size(kept.hidden, base.hidden);
@@ -167,7 +192,8 @@ Sizes sizes_after(const Sizes& base, const Kept& kept) {
   return s;
 }
 
-Index kept_entries(const Dim& dim, const Sizes& base, std::int64_t base_block, const Sizes& result, std::int64_t block, const Kept& kept) {
+Index kept_entries(const Dim& dim, const Sizes& base, std::int64_t base_block, const Sizes& result,
+                   std::int64_t block, const Kept& kept) {
   const Kept::Block none;
   const Kept::Block& in = block >= 0 ? kept.block[static_cast<std::size_t>(block)] : none;
   const auto list_of = [&](const std::string& axis) -> const Index& {
@@ -187,9 +213,12 @@ Index kept_entries(const Dim& dim, const Sizes& base, std::int64_t base_block, c
   if (all) return nullptr;
   const std::vector<Leaf> from = dim.leaves([&](std::string_view a) { return base.of(a, base_block); });
   const std::vector<Leaf> to = dim.leaves([&](std::string_view a) { return result.of(a, block); });
-  std::vector<std::int64_t> entries(static_cast<std::size_t>(dim.size([&](std::string_view a) { return result.of(a, block); })));
+  std::vector<std::int64_t> entries(
+      static_cast<std::size_t>(dim.size([&](std::string_view a) { return result.of(a, block); })));
   for (const Leaf& leaf : to) {
-    const auto source = std::find_if(from.begin(), from.end(), [&](const Leaf& l) { return l.axes == leaf.axes && l.tensor == leaf.tensor; });
+    const auto source = std::find_if(from.begin(), from.end(), [&](const Leaf& l) {
+      return l.axes == leaf.axes && l.tensor == leaf.tensor;
+    });
     SLMC_CHECK(source != from.end());
     std::vector<std::int64_t> at(leaf.axes.size(), 0);
     for (std::int64_t n = 0; n < leaf.count(); ++n) {
@@ -197,7 +226,10 @@ Index kept_entries(const Dim& dim, const Sizes& base, std::int64_t base_block, c
       for (std::size_t a = 0; a < at.size(); ++a) {
         const std::string& axis = leaf.axes[a];
         if (axis == "kv") group = at[a];
-        const std::int64_t coordinate = axis == "q" && !in.q.empty() ? in.q[static_cast<std::size_t>(group)][static_cast<std::size_t>(at[a])] : base_coordinate(list_of(axis), at[a]);
+        const std::int64_t coordinate =
+            axis == "q" && !in.q.empty()
+                ? in.q[static_cast<std::size_t>(group)][static_cast<std::size_t>(at[a])]
+                : base_coordinate(list_of(axis), at[a]);
         old_entry += coordinate * source->strides[a];
         new_entry += at[a] * leaf.strides[a];
       }
@@ -227,14 +259,17 @@ Origin composed(const Origin& base, const Kept& kept, const Sizes& base_sizes, c
     origin.blocks = through(base.blocks.empty() ? nullptr : &base.blocks, kept.blocks);
   const auto add = [&](const std::string& axis, const std::string& old_axis, const Index& index) {
     const std::vector<std::int64_t>* older = older_of(old_axis);
-    if (index) origin.axes[axis] = through(older, *index);
-    else if (older) origin.axes[axis] = *older;
+    if (index)
+      origin.axes[axis] = through(older, *index);
+    else if (older)
+      origin.axes[axis] = *older;
   };
   add("vocab", "vocab", kept.vocab);
   add("hidden", "hidden", kept.hidden);
   add("pos", "pos", kept.pos);
   for (std::size_t i = 0; i < kept.blocks.size(); ++i) {
-    const std::string to = "block." + std::to_string(i) + ".", from = "block." + std::to_string(kept.blocks[i]) + ".";
+    const std::string to = "block." + std::to_string(i) + ".",
+                      from = "block." + std::to_string(kept.blocks[i]) + ".";
     const Kept::Block& k = kept.block[i];
     if (sizes.blocks[i].ffn > 0) add(to + "ffn", from + "ffn", k.ffn);
     if (sizes.blocks[i].heads() == 0) continue;
@@ -244,7 +279,9 @@ Origin composed(const Origin& base, const Kept& kept, const Sizes& base_sizes, c
     add(to + "vd", from + "vd", k.vd);
     for (std::int64_t g = 0; g < sizes.blocks[i].kv; ++g) {
       const std::int64_t old_group = base_coordinate(k.kv, g);
-      const Index q = k.q.empty() ? Index{} : or_null(k.q[static_cast<std::size_t>(g)], base_sizes.blocks[static_cast<std::size_t>(kept.blocks[i])].q);
+      const Index q = k.q.empty() ? Index{}
+                                  : or_null(k.q[static_cast<std::size_t>(g)],
+                                            base_sizes.blocks[static_cast<std::size_t>(kept.blocks[i])].q);
       add(to + "kv." + std::to_string(g) + ".q", from + "kv." + std::to_string(old_group) + ".q", q);
     }
   }

@@ -11,7 +11,7 @@
 namespace slmc::ir {
 namespace {
 
-constexpr std::size_t kMostCells = 4096;       // far above any real layout; dimensions multiply
+constexpr std::size_t kMostCells = 4096;  // far above any real layout; dimensions multiply
 
 // One product of leaves, one per dimension: axis -> (size, stride in elements of the whole tensor).
 struct Cell {
@@ -35,9 +35,11 @@ std::vector<Cell> cells_of(const std::vector<Dim>& dims, const SizeOf& size_of, 
         next.offset += leaf.offset * unit;
         for (std::size_t a = 0; a < leaf.axes.size(); ++a)
           if (!next.axes.emplace(leaf.axes[a], std::pair(leaf.sizes[a], leaf.strides[a] * unit)).second)
-            throw Error(ErrorKind::Recipe, where + ": an axis must stand once in a product, but '" + leaf.axes[a] + "' stands twice");
+            throw Error(ErrorKind::Recipe, where + ": an axis must stand once in a product, but '" +
+                                               leaf.axes[a] + "' stands twice");
         crossed.push_back(std::move(next));
-        if (crossed.size() > kMostCells) throw Error(ErrorKind::Recipe, where + ": a layout must have at most 4096 parts, but has more");
+        if (crossed.size() > kMostCells)
+          throw Error(ErrorKind::Recipe, where + ": a layout must have at most 4096 parts, but has more");
       }
     cells = std::move(crossed);
   }
@@ -50,7 +52,8 @@ std::vector<Loop> joined(std::vector<Loop> loops) {
   std::sort(loops.begin(), loops.end(), [](const Loop& a, const Loop& b) { return a.logical > b.logical; });
   std::vector<Loop> result;
   for (const Loop& l : loops) {
-    if (!result.empty() && result.back().stored == l.size * l.stored && result.back().logical == l.size * l.logical) {
+    if (!result.empty() && result.back().stored == l.size * l.stored &&
+        result.back().logical == l.size * l.logical) {
       result.back() = {result.back().size * l.size, l.stored, l.logical};
       continue;
     }
@@ -66,10 +69,12 @@ const LogicalSpec* find_logical(const Template& arch, std::string_view name) {
 }
 
 template <class Copy>
-void walk(const std::vector<Loop>& loops, std::size_t depth, std::int64_t stored, std::int64_t logical, const Copy& copy) {
+void walk(const std::vector<Loop>& loops, std::size_t depth, std::int64_t stored, std::int64_t logical,
+          const Copy& copy) {
   if (depth == loops.size()) return copy(stored, logical);
   const Loop& l = loops[depth];
-  for (std::int64_t i = 0; i < l.size; ++i) walk(loops, depth + 1, stored + i * l.stored, logical + i * l.logical, copy);
+  for (std::int64_t i = 0; i < l.size; ++i)
+    walk(loops, depth + 1, stored + i * l.stored, logical + i * l.logical, copy);
 }
 
 // Calls copy(stored, logical, run): run elements that lie side by side in both.
@@ -99,8 +104,10 @@ void copy_part(const Part& part, std::size_t size, const std::byte* from, std::b
   for_runs(part, [&](std::int64_t s, std::int64_t l, std::int64_t run) {
     const std::byte* source = from + static_cast<std::size_t>(forward ? s : l) * size;
     std::byte* target = to + static_cast<std::size_t>(forward ? l : s) * size;
-    if (run == 1) copy_element(size, source, target);
-    else std::memcpy(target, source, static_cast<std::size_t>(run) * size);
+    if (run == 1)
+      copy_element(size, source, target);
+    else
+      std::memcpy(target, source, static_cast<std::size_t>(run) * size);
   });
 }
 
@@ -114,7 +121,8 @@ std::int64_t Piece::count() const {
 
 std::string with_block(std::string_view name, std::int64_t block) {
   std::string result(name);
-  for (std::size_t at = 0; (at = result.find("{block}", at)) != std::string::npos;) result.replace(at, 7, std::to_string(block));
+  for (std::size_t at = 0; (at = result.find("{block}", at)) != std::string::npos;)
+    result.replace(at, 7, std::to_string(block));
   return result;
 }
 
@@ -122,7 +130,8 @@ SizeOf sizes_in(const Sizes& sizes, std::int64_t block) {
   return [&sizes, block](std::string_view axis) { return sizes.of(axis, block); };
 }
 
-std::vector<TensorSpec> logical_tensors(const Template& arch, const Sizes& sizes, const std::function<bool(const std::string&)>& exists) {
+std::vector<TensorSpec> logical_tensors(const Template& arch, const Sizes& sizes,
+                                        const std::function<bool(const std::string&)>& exists) {
   std::vector<TensorSpec> all;
   auto add = [&](const LogicalSpec& l, std::int64_t block) {
     TensorSpec spec;
@@ -172,36 +181,47 @@ StoredTensor place(const StoredSpec& spec, const Template& arch, const Sizes& si
   result.block = block;
   result.add = spec.add;
   for (const Dim& d : spec.layout) result.shape.push_back(d.size(size_of));
-  element_count(result.shape, result.name);                    // no product below can overflow after this
+  element_count(result.shape, result.name);  // no product below can overflow after this
   const std::string where = arch.file + " '" + spec.name + "'";
   std::map<std::string, std::vector<Cell>> logical_cells;
   for (const Cell& cell : cells_of(spec.layout, size_of, where)) {
     std::string pattern = cell.tensor.empty() ? spec.is : cell.tensor;
     if (!cell.tensor.empty() && block >= 0) pattern = "block.{block}." + pattern;
     const LogicalSpec* logical = find_logical(arch, pattern);
-    if (!logical) throw Error(ErrorKind::Recipe, where + ": a layout must name tensors of 'tensors', but names '" + pattern + "'");
+    if (!logical)
+      throw Error(ErrorKind::Recipe,
+                  where + ": a layout must name tensors of 'tensors', but names '" + pattern + "'");
     auto [known, fresh] = logical_cells.try_emplace(pattern);
     if (fresh) known->second = cells_of(logical->dims, size_of, where);
     const std::string name = with_block(pattern, block);
-    auto part = std::find_if(result.parts.begin(), result.parts.end(), [&](const Part& p) { return p.tensor == name; });
+    auto part = std::find_if(result.parts.begin(), result.parts.end(),
+                             [&](const Part& p) { return p.tensor == name; });
     if (part == result.parts.end()) part = result.parts.insert(result.parts.end(), Part{name, {}});
     const Cell* match = nullptr;
     for (const Cell& candidate : known->second) {
-      auto same_axis = [](const auto& a, const auto& b) { return a.first == b.first && a.second.first == b.second.first; };
-      if (candidate.axes.size() == cell.axes.size() && std::equal(cell.axes.begin(), cell.axes.end(), candidate.axes.begin(), same_axis)) match = &candidate;
+      auto same_axis = [](const auto& a, const auto& b) {
+        return a.first == b.first && a.second.first == b.second.first;
+      };
+      if (candidate.axes.size() == cell.axes.size() &&
+          std::equal(cell.axes.begin(), cell.axes.end(), candidate.axes.begin(), same_axis))
+        match = &candidate;
     }
-    if (!match) throw Error(ErrorKind::Recipe, where + ": each stored term must have the axes of a term of '" + pattern + "', but one has not");
+    if (!match)
+      throw Error(ErrorKind::Recipe, where + ": each stored term must have the axes of a term of '" +
+                                         pattern + "', but one has not");
     Piece piece{cell.offset, match->offset, {}};
-    for (const auto& [axis, of] : cell.axes) piece.loops.push_back({of.first, of.second, match->axes.at(axis).second});
+    for (const auto& [axis, of] : cell.axes)
+      piece.loops.push_back({of.first, of.second, match->axes.at(axis).second});
     piece.loops = joined(std::move(piece.loops));
     part->pieces.push_back(std::move(piece));
   }
   return result;
 }
 
-std::string covering_problem(const std::vector<StoredTensor>& stored, const std::vector<TensorSpec>& logical) {
-  // Pieces of one logical tensor have different sets of axes or offsets; equal start and count sum proves the cover, because each
-  // logical cell is a whole product and is matched as a whole.
+std::string covering_problem(const std::vector<StoredTensor>& stored,
+                             const std::vector<TensorSpec>& logical) {
+  // Pieces of one logical tensor have different sets of axes or offsets; equal start and count sum proves the
+  // cover, because each logical cell is a whole product and is matched as a whole.
   struct Seen {
     std::int64_t elements = 0;
     std::vector<std::int64_t> offsets;
@@ -223,7 +243,8 @@ std::string covering_problem(const std::vector<StoredTensor>& stored, const std:
     const auto it = seen.find(spec.name);
     const std::int64_t have = it == seen.end() ? 0 : it->second.elements;
     if (have != count)
-      return "'" + spec.name + "' must have " + std::to_string(count) + " stored elements, but has " + std::to_string(have);
+      return "'" + spec.name + "' must have " + std::to_string(count) + " stored elements, but has " +
+             std::to_string(have);
     seen.erase(spec.name);
   }
   return seen.empty() ? "" : "'" + seen.begin()->first + "' is stored, but the model has no such tensor";
@@ -233,9 +254,11 @@ std::optional<std::int64_t> contiguous_run(const Part& part) {
   std::int64_t expected = 0;
   std::vector<const Piece*> ordered;
   for (const Piece& p : part.pieces) ordered.push_back(&p);
-  std::sort(ordered.begin(), ordered.end(), [](const Piece* a, const Piece* b) { return a->logical < b->logical; });
+  std::sort(ordered.begin(), ordered.end(),
+            [](const Piece* a, const Piece* b) { return a->logical < b->logical; });
   for (const Piece* p : ordered) {
-    const bool one_run = p->loops.empty() || (p->loops.size() == 1 && p->loops[0].stored == 1 && p->loops[0].logical == 1);
+    const bool one_run =
+        p->loops.empty() || (p->loops.size() == 1 && p->loops[0].stored == 1 && p->loops[0].logical == 1);
     if (!one_run || p->logical != expected || p->stored != ordered[0]->stored + expected) return std::nullopt;
     expected += p->count();
   }
@@ -273,15 +296,19 @@ Part in_units(const Part& part, std::int64_t unit) {
   return result;
 }
 
-void visit_runs(const Part& part, const std::function<void(std::int64_t stored, std::int64_t logical, std::int64_t run)>& copy) {
+void visit_runs(
+    const Part& part,
+    const std::function<void(std::int64_t stored, std::int64_t logical, std::int64_t run)>& copy) {
   for_runs(part, copy);
 }
 
-void gather(const Part& part, std::size_t size, std::span<const std::byte> stored, std::span<std::byte> logical) {
+void gather(const Part& part, std::size_t size, std::span<const std::byte> stored,
+            std::span<std::byte> logical) {
   copy_part(part, size, stored.data(), logical.data(), true);
 }
 
-void scatter(const Part& part, std::size_t size, std::span<const std::byte> logical, std::span<std::byte> stored) {
+void scatter(const Part& part, std::size_t size, std::span<const std::byte> logical,
+             std::span<std::byte> stored) {
   copy_part(part, size, logical.data(), stored.data(), false);
 }
 

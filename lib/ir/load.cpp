@@ -18,34 +18,50 @@ constexpr std::uint64_t kMostSideBytes = 16 << 20;
 
 // Small text files of a Hugging Face folder that travel with the model as they are.
 const std::vector<std::string>& side_file_names() {
-  static const std::vector<std::string> names = {"tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja",
-                                                 "added_tokens.json", "vocab.json", "merges.txt", "README.md", "LICENSE"};
+  static const std::vector<std::string> names = {"tokenizer_config.json",
+                                                 "special_tokens_map.json",
+                                                 "generation_config.json",
+                                                 "chat_template.jinja",
+                                                 "added_tokens.json",
+                                                 "vocab.json",
+                                                 "merges.txt",
+                                                 "README.md",
+                                                 "LICENSE"};
   return names;
 }
 
 Model load_folder(const fs::path& folder, const LoadOptions& options) {
   const fs::path config_file = folder / "config.json";
   if (!fs::exists(config_file))
-    throw Error(ErrorKind::Model, Place{folder.string(), 0, 0, 1, {}}, "a model folder must hold config.json, but does not");
+    throw Error(ErrorKind::Model, Place{folder.string(), 0, 0, 1, {}},
+                "a model folder must hold config.json, but does not");
   Json config = read_json(config_file, ErrorKind::Model);
   const auto type = config.is_object() ? config.find("model_type") : config.end();
   if (type == config.end() || !type->is_string())
-    throw Error(ErrorKind::Model, Place{config_file.string(), 0, 0, 1, {}}, "the config must name its model_type, but does not");
-  const auto arch = find_template(load_templates(options.templates), "hf", type->get<std::string>(), config_file.string());
-  const auto files = std::make_shared<const std::vector<io::SafetensorsFile>>(io::open_safetensors_folder(folder));
+    throw Error(ErrorKind::Model, Place{config_file.string(), 0, 0, 1, {}},
+                "the config must name its model_type, but does not");
+  const auto arch =
+      find_template(load_templates(options.templates), "hf", type->get<std::string>(), config_file.string());
+  const auto files =
+      std::make_shared<const std::vector<io::SafetensorsFile>>(io::open_safetensors_folder(folder));
   std::map<std::string, StoredValue, std::less<>> stored;
   for (std::size_t f = 0; f < files->size(); ++f)
     for (const io::StoredTensor& t : (*files)[f].tensors())
-      stored[t.name] = {t.shape, std::string(to_string(t.dtype)), [files, f, name = t.name] { return (*files)[f].read(name); }};
+      stored[t.name] = {t.shape, std::string(to_string(t.dtype)),
+                        [files, f, name = t.name] { return (*files)[f].read(name); }};
   ConfigSource source;
   source.config = &config;
   source.file = folder.string();
   std::shared_ptr<Model::State> state = assemble(arch, "hf", source, std::move(stored));
-  if (fs::exists(folder / "tokenizer.json")) state->tokenizer = text::Tokenizer::from_file(folder / "tokenizer.json");
+  if (fs::exists(folder / "tokenizer.json"))
+    state->tokenizer = text::Tokenizer::from_file(folder / "tokenizer.json");
   for (const std::string& name : side_file_names())
     if (fs::exists(folder / name)) state->side_files[name] = read_text(folder / name, kMostSideBytes);
-  if (fs::exists(folder / "origin.json")) state->origin = origin_from_json(read_json(folder / "origin.json", ErrorKind::Model), (folder / "origin.json").string());
-  if (fs::exists(folder / "lineage.json")) state->lineage = read_json(folder / "lineage.json", ErrorKind::Model);
+  if (fs::exists(folder / "origin.json"))
+    state->origin = origin_from_json(read_json(folder / "origin.json", ErrorKind::Model),
+                                     (folder / "origin.json").string());
+  if (fs::exists(folder / "lineage.json"))
+    state->lineage = read_json(folder / "lineage.json", ErrorKind::Model);
   state->config = std::move(config);
   return Model(state);
 }
@@ -55,15 +71,22 @@ Model load_gguf(const fs::path& path, const LoadOptions& options) {
   Json config = config_from_metadata(file->metadata());
   const auto name = config.find("general.architecture");
   if (name == config.end() || !name->is_string())
-    throw Error(ErrorKind::Model, Place{path.string(), 0, 0, 1, {}}, "the metadata must name general.architecture, but does not");
-  if (const auto split = config.find("split.count"); split != config.end() && split->is_number() && split->get<double>() > 1)
-    throw Error(ErrorKind::Unsupported, Place{path.string(), 0, 0, 1, {}}, "a GGUF must be one file, but this one is split", "join the parts with llama-gguf-split --merge");
-  const auto arch = find_template(load_templates(options.templates), "gguf", name->get<std::string>(), path.string());
+    throw Error(ErrorKind::Model, Place{path.string(), 0, 0, 1, {}},
+                "the metadata must name general.architecture, but does not");
+  if (const auto split = config.find("split.count");
+      split != config.end() && split->is_number() && split->get<double>() > 1)
+    throw Error(ErrorKind::Unsupported, Place{path.string(), 0, 0, 1, {}},
+                "a GGUF must be one file, but this one is split",
+                "join the parts with llama-gguf-split --merge");
+  const auto arch =
+      find_template(load_templates(options.templates), "gguf", name->get<std::string>(), path.string());
   std::map<std::string, StoredValue, std::less<>> stored;
   for (const io::GgufTensor& t : file->tensors()) {
     const io::GgmlTypeInfo& type = io::info(t.type);
     std::string dtype(type.name);
-    if (type.block == 1) std::transform(dtype.begin(), dtype.end(), dtype.begin(), [](char c) { return static_cast<char>(std::toupper(c)); });
+    if (type.block == 1)
+      std::transform(dtype.begin(), dtype.end(), dtype.begin(),
+                     [](char c) { return static_cast<char>(std::toupper(c)); });
     stored[t.name] = {t.shape, dtype, [file, tensor = t] { return file->read(tensor); }};
   }
   ConfigSource source;
@@ -76,8 +99,10 @@ Model load_gguf(const fs::path& path, const LoadOptions& options) {
   for (const char* key : {"slmc.origin", "slmc.lineage"})
     if (const auto it = config.find(key); it != config.end() && it->is_string()) {
       const Json json = parse_json(it->get<std::string>(), path.string() + " " + key, ErrorKind::Model);
-      if (std::string(key) == "slmc.origin") state->origin = origin_from_json(json, path.string());
-      else state->lineage = json;
+      if (std::string(key) == "slmc.origin")
+        state->origin = origin_from_json(json, path.string());
+      else
+        state->lineage = json;
     }
   state->config = std::move(config);
   return Model(state);
@@ -85,7 +110,8 @@ Model load_gguf(const fs::path& path, const LoadOptions& options) {
 
 // HF_HOME layout: <cache>/hub/models--org--name/snapshots/<commit>/, the commit named by refs/main.
 fs::path cached_folder(const std::string& name, const LoadOptions& options) {
-  if (options.hf_cache.empty()) throw Error(ErrorKind::Usage, "'hf:' models need a local cache, but none is set", "set HF_HOME");
+  if (options.hf_cache.empty())
+    throw Error(ErrorKind::Usage, "'hf:' models need a local cache, but none is set", "set HF_HOME");
   std::string folder = "models--" + name;
   for (std::size_t at; (at = folder.find('/')) != std::string::npos;) folder.replace(at, 1, "--");
   for (const fs::path& root : {options.hf_cache / "hub" / folder, options.hf_cache / folder}) {
@@ -99,7 +125,10 @@ fs::path cached_folder(const std::string& name, const LoadOptions& options) {
     for (const auto& entry : fs::directory_iterator(root / "snapshots")) all.push_back(entry.path());
     if (all.size() == 1) return all[0];
   }
-  throw Error(ErrorKind::Model, "the model 'hf:" + name + "' must be in the cache " + options.hf_cache.string() + ", but is not", "download it first; slmc reads only local files");
+  throw Error(
+      ErrorKind::Model,
+      "the model 'hf:" + name + "' must be in the cache " + options.hf_cache.string() + ", but is not",
+      "download it first; slmc reads only local files");
 }
 
 }  // namespace
@@ -111,9 +140,12 @@ Model load(const std::string& where, const LoadOptions& options) {
     std::vector<std::string> siblings;
     const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
     if (fs::is_directory(parent))
-      for (const auto& entry : fs::directory_iterator(parent)) siblings.push_back(entry.path().filename().string());
+      for (const auto& entry : fs::directory_iterator(parent))
+        siblings.push_back(entry.path().filename().string());
     const std::string near = closest(path.filename().string(), siblings);
-    throw Error(ErrorKind::Model, Place{where, 0, 0, 1, {}}, "the model must be a folder or a .gguf file, but there is nothing", near.empty() ? "" : "did you mean '" + near + "'?");
+    throw Error(ErrorKind::Model, Place{where, 0, 0, 1, {}},
+                "the model must be a folder or a .gguf file, but there is nothing",
+                near.empty() ? "" : "did you mean '" + near + "'?");
   }
   return fs::is_directory(path) ? load_folder(path, options) : load_gguf(path, options);
 }

@@ -22,17 +22,21 @@ io::TensorData rope_tensor(const Rope& rope, std::int64_t pairs) {
 
 std::string decoder_text(const Model::State& s) {
   const Decoder& d = s.decoder;
-  std::string text = s.arch->family + ";" + std::to_string(static_cast<int>(d.norm)) + ";" + format_number(d.norm_eps) + ";" + to_string(d.activation) + ";" +
-                     std::to_string(d.gated) + std::to_string(d.parallel_residual) + std::to_string(d.tied_head) + ";" + format_number(d.attn_scale) + ";" +
-                     format_number(d.rope_factor) + ";" + (d.window ? std::to_string(*d.window) : "-") + ";" + std::to_string(d.context) + ";";
+  std::string text =
+      s.arch->family + ";" + std::to_string(static_cast<int>(d.norm)) + ";" + format_number(d.norm_eps) +
+      ";" + to_string(d.activation) + ";" + std::to_string(d.gated) + std::to_string(d.parallel_residual) +
+      std::to_string(d.tied_head) + ";" + format_number(d.attn_scale) + ";" + format_number(d.rope_factor) +
+      ";" + (d.window ? std::to_string(*d.window) : "-") + ";" + std::to_string(d.context) + ";";
   for (const bool b : d.window_blocks) text += b ? '1' : '0';
-  text += ";" + std::to_string(s.sizes.vocab) + ";" + std::to_string(s.sizes.hidden) + ";" + std::to_string(s.sizes.pos);
+  text += ";" + std::to_string(s.sizes.vocab) + ";" + std::to_string(s.sizes.hidden) + ";" +
+          std::to_string(s.sizes.pos);
   for (const BlockSizes& b : s.sizes.blocks)
     for (const std::int64_t n : {b.kv, b.q, b.freq, b.pass, b.vd, b.ffn}) text += "," + std::to_string(n);
   return text;
 }
 
-// Values in fp32; what fp64 holds beyond is hashed after it, when there is any. So F32, BF16 and quantized forms of equal values agree.
+// Values in fp32; what fp64 holds beyond is hashed after it, when there is any. So F32, BF16 and quantized
+// forms of equal values agree.
 void hash_values(Sha256& hash, const io::TensorData& data) {
   const std::vector<float> values = data.to_floats();
   hash.add(std::as_bytes(std::span(values)));
@@ -74,17 +78,22 @@ io::TensorData Model::read(std::string_view name) const {
     std::vector<std::string> names;
     for (const TensorSpec& t : state_->tensors) names.push_back(t.name);
     const std::string near = closest(name, names);
-    throw Error(ErrorKind::Model, "the tensor must be one that " + state_->source + " has, but is '" + std::string(name) + "'", near.empty() ? "" : "did you mean '" + near + "'?");
+    throw Error(ErrorKind::Model,
+                "the tensor must be one that " + state_->source + " has, but is '" + std::string(name) + "'",
+                near.empty() ? "" : "did you mean '" + near + "'?");
   }
   const TensorSpec& spec = state_->tensors[it->second];
   if (spec.derived) return rope_tensor(state_->ropes[static_cast<std::size_t>(spec.block)], spec.shape[0]);
   const Value& value = state_->values[it->second];
-  if (!value.base) throw Error(ErrorKind::Model, "'" + spec.name + "' must have values to be read, but this model is shapes only");
+  if (!value.base)
+    throw Error(ErrorKind::Model,
+                "'" + spec.name + "' must have values to be read, but this model is shapes only");
   io::TensorData data = value.base();
   require_finite(data, spec.name, state_->source);
   if (!value.take.empty()) data = take(data, value.take);
   if (data.shape != spec.shape)
-    throw Error(ErrorKind::Model, "'" + spec.name + "' must be " + shape_text(spec.shape) + ", but is " + shape_text(data.shape));
+    throw Error(ErrorKind::Model, "'" + spec.name + "' must be " + shape_text(spec.shape) + ", but is " +
+                                      shape_text(data.shape));
   if (!value.format.empty()) data = stored_as(data, value.format, spec.name);
   return data;
 }

@@ -18,7 +18,8 @@ Origin origin_from_json(const Json& json, const std::string& file) {
     if (!list.is_array()) f.fail("axes", "the entries of '" + axis + "' must be a list, but are not");
     std::vector<std::int64_t>& entries = origin.axes[axis];
     for (const Json& v : list) {
-      if (!v.is_number_integer()) f.fail("axes", "the entries of '" + axis + "' must be whole numbers, but are not");
+      if (!v.is_number_integer())
+        f.fail("axes", "the entries of '" + axis + "' must be whole numbers, but are not");
       entries.push_back(v.get<std::int64_t>());
     }
   }
@@ -53,7 +54,8 @@ Json config_from_metadata(const io::GgufMetadata& metadata) {
 
 io::GgufValue to_gguf_value(const Json& value) {
   if (value.is_boolean()) return io::GgufValue::boolean(value.get<bool>());
-  if (value.is_number_integer()) return io::GgufValue::u32(static_cast<std::uint32_t>(value.get<std::int64_t>()));
+  if (value.is_number_integer())
+    return io::GgufValue::u32(static_cast<std::uint32_t>(value.get<std::int64_t>()));
   if (value.is_number()) return io::GgufValue::f32(static_cast<float>(value.get<double>()));
   SLMC_CHECK(value.is_string());
   return io::GgufValue::text(value.get<std::string>());

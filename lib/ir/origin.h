@@ -7,11 +7,11 @@
 
 namespace slmc::ir {
 
-Origin origin_from_json(const Json& json, const std::string& file);      // Error(Model)
+Origin origin_from_json(const Json& json, const std::string& file);  // Error(Model)
 Json to_json(const Origin& origin, const std::string& ancestor);
 
 // All metadata but the vocabulary: lists of more than 64 entries become {"entries": n}.
 Json config_from_metadata(const io::GgufMetadata& metadata);
-io::GgufValue to_gguf_value(const Json& value);                          // whole -> U32, fraction -> F32, bool, text
+io::GgufValue to_gguf_value(const Json& value);  // whole -> U32, fraction -> F32, bool, text
 
 }  // namespace slmc::ir

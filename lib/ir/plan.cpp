@@ -38,8 +38,10 @@ SetFrom set_from(const Json& json, const std::string& file, const std::string& p
   from.tensor = f.text_or("tensor", "");
   from.copy = f.text_or("copy", "");
   f.finish();
-  if (from.file.empty() == from.copy.empty()) fail(file, path + ": an entry must give either 'file' or 'copy', but does not");
-  if (from.file.empty() != from.tensor.empty()) fail(file, path + ": 'tensor' must stand with 'file', but does not");
+  if (from.file.empty() == from.copy.empty())
+    fail(file, path + ": an entry must give either 'file' or 'copy', but does not");
+  if (from.file.empty() != from.tensor.empty())
+    fail(file, path + ": 'tensor' must stand with 'file', but does not");
   const fs::path p(from.file);
   if (p.is_absolute() || from.file.find("..") != std::string::npos)
     fail(file, path + ": a file must lie in the plan's folder, but is '" + from.file + "'");
@@ -73,25 +75,33 @@ io::QuantScheme scheme_from(const std::string& text, const std::string& file) {
   if (!dtype) f.fail("scale_dtype", "the type of scales must be F16, BF16 or F32, but is not");
   s.scale_dtype = *dtype;
   f.finish();
-  if (s.bits < 2 || s.bits > 8 || s.group < 1) f.fail("bits", "bits must be 2 to 8 and the group at least 1, but are not");
+  if (s.bits < 2 || s.bits > 8 || s.group < 1)
+    f.fail("bits", "bits must be 2 to 8 and the group at least 1, but are not");
   return s;
 }
 
-io::TensorData quantized_value(const io::SafetensorsFile& file, const std::string& name, const std::string& scheme) {
+io::TensorData quantized_value(const io::SafetensorsFile& file, const std::string& name,
+                               const std::string& scheme) {
   const io::TensorData codes = file.read(name + ".codes"), scales = file.read(name + ".scales");
   io::Quantized q;
   q.scheme = scheme_from(scheme, file.file());
   if (codes.dtype != DType::U8 || codes.shape.empty() || codes.shape.back() % q.scheme.group != 0)
-    throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}}, "the codes of '" + name + "' must be U8 rows of whole groups, but are not");
+    throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}},
+                "the codes of '" + name + "' must be U8 rows of whole groups, but are not");
   std::vector<std::int64_t> groups = codes.shape;
   groups.back() /= q.scheme.group;
   const bool mins = q.scheme.zero != io::QuantScheme::Zero::Symmetric;
   if (scales.shape != groups || (mins && file.read(name + ".mins").shape != groups))
-    throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}}, "the scales of '" + name + "' must be " + shape_text(groups) + ", but are " + shape_text(scales.shape));
+    throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}},
+                "the scales of '" + name + "' must be " + shape_text(groups) + ", but are " +
+                    shape_text(scales.shape));
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(codes.bytes.data());
   q.codes.assign(bytes, bytes + codes.bytes.size());
   for (const std::uint8_t c : q.codes)
-    if (c >> q.scheme.bits) throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}}, "the codes of '" + name + "' must fit " + std::to_string(q.scheme.bits) + " bits, but one does not");
+    if (c >> q.scheme.bits)
+      throw Error(ErrorKind::Model, Place{file.file(), 0, 0, 1, {}},
+                  "the codes of '" + name + "' must fit " + std::to_string(q.scheme.bits) +
+                      " bits, but one does not");
   q.scales = scales.to_floats();
   if (mins) q.mins = file.read(name + ".mins").to_floats();
   return io::TensorData::of(codes.shape, std::move(q));
@@ -139,7 +149,8 @@ Plan::Plan(const Model& model) : base_shape(model.shape_hash()), base(std::make_
 Plan plan_from_json(const Json& json, const std::string& file) {
   Fields f(json, file, "", ErrorKind::Recipe);
   if (const std::int64_t version = f.integer("slmc_plan"); version != 1)
-    fail(file, "slmc_plan: the version must be 1, but is " + std::to_string(version), version > 1 ? "this plan is from a newer slmc" : "");
+    fail(file, "slmc_plan: the version must be 1, but is " + std::to_string(version),
+         version > 1 ? "this plan is from a newer slmc" : "");
   Plan plan;
   Fields base = f.object("base");
   plan.base_shape = base.text("shape");
@@ -179,7 +190,8 @@ io::TensorData read_value(const SetFrom& from, const fs::path& folder) {
   if (from.value) return *from.value;
   const io::SafetensorsFile file = io::SafetensorsFile::open(folder / from.file);
   const auto scheme = file.metadata().find(from.tensor);
-  if (scheme != file.metadata().end() && file.find(from.tensor + ".codes")) return quantized_value(file, from.tensor, scheme->second);
+  if (scheme != file.metadata().end() && file.find(from.tensor + ".codes"))
+    return quantized_value(file, from.tensor, scheme->second);
   return file.read(from.tensor);
 }
 
@@ -194,15 +206,18 @@ Json to_json(const Plan& plan) {
   if (!plan.set.empty()) {
     Json& set = json["set"] = Json::object();
     for (const auto& [name, from] : plan.set) {
-      if (!from.copy.empty() && !from.value) set[name] = {{"copy", from.copy}};
-      else set[name] = {{"file", from.value ? kValuesFile : from.file}, {"tensor", from.value ? name : from.tensor}};
+      if (!from.copy.empty() && !from.value)
+        set[name] = {{"copy", from.copy}};
+      else
+        set[name] = {{"file", from.value ? kValuesFile : from.file},
+                     {"tensor", from.value ? name : from.tensor}};
     }
   }
   if (plan.config && !plan.config->empty()) json["config"] = *plan.config;
   if (!plan.format.empty()) {
     Json& format = json["format"] = Json::object();
     for (const auto& [glob, type] : plan.format) {
-      format.erase(glob);                                    // the last one wins, and keeps its place
+      format.erase(glob);  // the last one wins, and keeps its place
       format[glob] = type;
     }
   }
@@ -212,7 +227,8 @@ Json to_json(const Plan& plan) {
 
 void write_plan(const fs::path& folder, const Plan& plan) {
   Plan complete = plan;
-  if (complete.base_content.empty() && !complete.set.empty() && complete.base) complete.base_content = complete.base->content_hash();
+  if (complete.base_content.empty() && !complete.set.empty() && complete.base)
+    complete.base_content = complete.base->content_hash();
   write_values(folder, complete);
   write_json(folder / "plan.json", to_json(complete));
 }

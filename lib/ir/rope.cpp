@@ -28,7 +28,9 @@ double positive(const Json& object, const char* key, double fallback, const std:
   const auto it = object.find(key);
   if (it == object.end() || it->is_null()) return fallback;
   if (!it->is_number() || !(it->get<double>() > 0) || !std::isfinite(it->get<double>()))
-    throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}}, std::string("the rotary setting '") + key + "' must be a positive number, but is " + dump_compact(*it));
+    throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}},
+                std::string("the rotary setting '") + key + "' must be a positive number, but is " +
+                    dump_compact(*it));
   return it->get<double>();
 }
 
@@ -53,7 +55,8 @@ Rope rope_from_json(const Json& scaling, double theta, std::int64_t original, co
   rope.type = "default";
   rope.theta = theta;
   if (scaling.is_null()) return rope;
-  if (!scaling.is_object()) unsupported(file, "the rotary settings must be an object, but are " + dump_compact(scaling));
+  if (!scaling.is_object())
+    unsupported(file, "the rotary settings must be an object, but are " + dump_compact(scaling));
   for (const char* key : {"type", "rope_type"})
     if (const auto it = scaling.find(key); it != scaling.end() && !it->is_null()) {
       if (!it->is_string()) unsupported(file, "the rotary type must be a text, but is " + dump_compact(*it));
@@ -65,12 +68,17 @@ Rope rope_from_json(const Json& scaling, double theta, std::int64_t original, co
     known.insert("factor");
   } else if (rope.type == "llama3") {
     for (const char* key : {"factor", "low_freq_factor", "high_freq_factor"})
-      if (!scaling.contains(key)) throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}}, std::string("llama3 rotary scaling must give '") + key + "', but does not");
+      if (!scaling.contains(key))
+        throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}},
+                    std::string("llama3 rotary scaling must give '") + key + "', but does not");
     rope.factor = positive(scaling, "factor", 1, file);
     rope.low = positive(scaling, "low_freq_factor", 1, file);
     rope.high = positive(scaling, "high_freq_factor", 4, file);
-    rope.original = static_cast<std::int64_t>(positive(scaling, "original_max_position_embeddings", static_cast<double>(original), file));
-    if (rope.high <= rope.low) throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}}, "high_freq_factor must be above low_freq_factor, but is not");
+    rope.original = static_cast<std::int64_t>(
+        positive(scaling, "original_max_position_embeddings", static_cast<double>(original), file));
+    if (rope.high <= rope.low)
+      throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}},
+                  "high_freq_factor must be above low_freq_factor, but is not");
     known.insert({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"});
   } else if (rope.type != "default") {
     unsupported(file, "the rotary type must be default, linear or llama3, but is '" + rope.type + "'");
@@ -113,8 +121,9 @@ Rope rope_from_factors(const std::vector<float>& factors, double theta) {
   for (std::int64_t original : {8192, 4096, 2048, 16384, 32768}) {
     rope.original = original;
     const std::vector<float> want = rope_factors(rope, static_cast<std::int64_t>(factors.size()));
-    bool same = true;                             // llama.cpp's converter works in fp32: a few ulp apart
-    for (std::size_t i = 0; i < want.size(); ++i) same = same && std::abs(want[i] - factors[i]) <= 2e-6f * want[i] * 4;
+    bool same = true;  // llama.cpp's converter works in fp32: a few ulp apart
+    for (std::size_t i = 0; i < want.size(); ++i)
+      same = same && std::abs(want[i] - factors[i]) <= 2e-6f * want[i] * 4;
     if (same && rope.factor > 1) return rope;
   }
   Rope plain;
@@ -123,7 +132,8 @@ Rope rope_from_factors(const std::vector<float>& factors, double theta) {
   std::vector<double> w = frequencies(plain, static_cast<std::int64_t>(factors.size()));
   bool all_one = true;
   for (std::size_t i = 0; i < w.size(); ++i) {
-    if (!(factors[i] > 0) || !std::isfinite(factors[i])) throw Error(ErrorKind::Model, "rotary divisors must be positive, but one is not");
+    if (!(factors[i] > 0) || !std::isfinite(factors[i]))
+      throw Error(ErrorKind::Model, "rotary divisors must be positive, but one is not");
     all_one = all_one && factors[i] == 1.0f;
     w[i] /= static_cast<double>(factors[i]);
   }

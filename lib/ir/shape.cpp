@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "ir/keys.h"
 #include "ir/state.h"
 
 namespace slmc::ir {
@@ -10,8 +11,10 @@ namespace {
 
 std::shared_ptr<Model::State> from_hf_config(const Json& config) {
   const auto type = config.is_object() ? config.find("model_type") : config.end();
-  if (type == config.end() || !type->is_string()) throw Error(ErrorKind::Model, "the config must name its model_type, but does not");
-  const std::shared_ptr<const Template> arch = find_template(load_templates(), "hf", type->get<std::string>(), "config.json");
+  if (type == config.end() || !type->is_string())
+    throw Error(ErrorKind::Model, "the config must name its model_type, but does not");
+  const std::shared_ptr<const Template> arch =
+      find_template(load_templates(), "hf", type->get<std::string>(), "config.json");
   ConfigSource source;
   source.config = &config;
   source.file = "config.json";
@@ -19,10 +22,7 @@ std::shared_ptr<Model::State> from_hf_config(const Json& config) {
   // Which tensors stand in the file is what `when` says; optional ones do.
   std::vector<StoredTensor> stored;
   Scope scope;
-  scope.name = [&](std::string_view name) -> const Json* {
-    const auto it = resolved.names.find(std::string(name));
-    return it == resolved.names.end() ? nullptr : &it->second;
-  };
+  scope.name = lookup(resolved.names);
   std::map<std::string, bool> exists;
   for (const StoredSpec& s : arch->containers.at("hf").tensors) {
     if (s.ignored || s.rope_factors) continue;
@@ -35,9 +35,11 @@ std::shared_ptr<Model::State> from_hf_config(const Json& config) {
       for (const Part& part : stored.back().parts) exists[part.tensor] = true;
     }
   }
-  auto state = make_state(arch, "hf", std::move(resolved), [&](const std::string& name) { return exists.contains(name); });
+  auto state = make_state(arch, "hf", std::move(resolved),
+                          [&](const std::string& name) { return exists.contains(name); });
   if (const std::string problem = covering_problem(stored, state->tensors); !problem.empty())
-    throw Error(ErrorKind::Recipe, Place{arch->file, 0, 0, 1, {}}, "a template must store each element once, but " + problem);
+    throw Error(ErrorKind::Recipe, Place{arch->file, 0, 0, 1, {}},
+                "a template must store each element once, but " + problem);
   state->config = config;
   state->source = "shapes";
   for (TensorSpec& t : state->tensors)
@@ -65,9 +67,11 @@ std::int64_t Sizes::of(std::string_view axis, std::int64_t block) const {
       if (inner.starts_with('.')) inner.remove_prefix(1);
     }
   }
-  if (inner.starts_with("kv.")) inner = "q";                          // "kv.q", "kv.2.q"
+  if (inner.starts_with("kv.")) inner = "q";  // "kv.q", "kv.2.q"
   if (block < 0 || block >= static_cast<std::int64_t>(blocks.size()))
-    throw Error(ErrorKind::Recipe, "the axis '" + std::string(axis) + "' must be asked for in a block from 0 to " + std::to_string(blocks.size()) + " (not included), but is not");
+    throw Error(ErrorKind::Recipe, "the axis '" + std::string(axis) +
+                                       "' must be asked for in a block from 0 to " +
+                                       std::to_string(blocks.size()) + " (not included), but is not");
   const BlockSizes& b = blocks[static_cast<std::size_t>(block)];
   if (inner == "kv") return b.kv;
   if (inner == "q") return b.q;
@@ -75,10 +79,13 @@ std::int64_t Sizes::of(std::string_view axis, std::int64_t block) const {
   if (inner == "pass") return b.pass;
   if (inner == "vd") return b.vd;
   if (inner == "ffn") return b.ffn;
-  throw Error(ErrorKind::Recipe, "an axis must be one of vocab, hidden, pos, block, kv, q, freq, pass, vd, ffn, but is '" + std::string(axis) + "'");
+  throw Error(ErrorKind::Recipe,
+              "an axis must be one of vocab, hidden, pos, block, kv, q, freq, pass, vd, ffn, but is '" +
+                  std::string(axis) + "'");
 }
 
-std::shared_ptr<Model::State> make_state(std::shared_ptr<const Template> arch, const std::string& container, Resolved resolved,
+std::shared_ptr<Model::State> make_state(std::shared_ptr<const Template> arch, const std::string& container,
+                                         Resolved resolved,
                                          const std::function<bool(const std::string&)>& exists) {
   auto state = std::make_shared<Model::State>();
   state->arch = std::move(arch);

@@ -16,7 +16,8 @@ namespace {
 using io::Quantized;
 using io::TensorData;
 
-// Where a factor on q . k goes: into the gain of the query norm when there is one (it undoes what is before it), else into the queries.
+// Where a factor on q . k goes: into the gain of the query norm when there is one (it undoes what is before
+// it), else into the queries.
 bool takes_scale(const Model& model, const TensorSpec& spec) {
   if (spec.block < 0) return false;
   const std::string q = "block." + std::to_string(spec.block) + ".attn.q";
@@ -48,7 +49,8 @@ std::int64_t product(const std::vector<std::int64_t>& shape) {
 std::optional<TensorData> scatter_rows(const StoredTensor& stored, const std::vector<TensorData>& parts) {
   const std::int64_t columns = stored.shape.back();
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    if (!parts[i].quantized || !(parts[i].quantized->scheme == parts[0].quantized->scheme)) return std::nullopt;
+    if (!parts[i].quantized || !(parts[i].quantized->scheme == parts[0].quantized->scheme))
+      return std::nullopt;
     if (!moves_rows(stored.parts[i], columns, parts[i].shape.back())) return std::nullopt;
   }
   const io::QuantScheme scheme = parts[0].quantized->scheme;
@@ -60,11 +62,13 @@ std::optional<TensorData> scatter_rows(const StoredTensor& stored, const std::ve
   if (!parts[0].quantized->mins.empty()) out.mins.resize(out.scales.size());
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const Quantized& q = *parts[i].quantized;
-    visit_runs(in_units(stored.parts[i], columns), [&](std::int64_t to, std::int64_t from, std::int64_t rows) {
-      std::copy_n(q.codes.begin() + from * columns, rows * columns, out.codes.begin() + to * columns);
-      std::copy_n(q.scales.begin() + from * groups, rows * groups, out.scales.begin() + to * groups);
-      if (!q.mins.empty()) std::copy_n(q.mins.begin() + from * groups, rows * groups, out.mins.begin() + to * groups);
-    });
+    visit_runs(
+        in_units(stored.parts[i], columns), [&](std::int64_t to, std::int64_t from, std::int64_t rows) {
+          std::copy_n(q.codes.begin() + from * columns, rows * columns, out.codes.begin() + to * columns);
+          std::copy_n(q.scales.begin() + from * groups, rows * groups, out.scales.begin() + to * groups);
+          if (!q.mins.empty())
+            std::copy_n(q.mins.begin() + from * groups, rows * groups, out.mins.begin() + to * groups);
+        });
   }
   return TensorData::of(stored.shape, std::move(out));
 }
@@ -115,14 +119,16 @@ TensorData intended(const Model& model, const TensorSpec& spec, const Fit& fit, 
   return stored_as(data, type, spec.name);
 }
 
-TensorData stored_form(const Model& model, const StoredTensor& stored, const Fit& fit, const TypeOf& type_of) {
+TensorData stored_form(const Model& model, const StoredTensor& stored, const Fit& fit,
+                       const TypeOf& type_of) {
   std::vector<TensorData> parts;
   std::string type;
   for (const Part& part : stored.parts) {
     const TensorSpec& spec = *model.find(part.tensor);
     const std::string own = type_of(spec);
     if (!type.empty() && own != type)
-      throw Error(ErrorKind::Recipe, "the parts of '" + stored.name + "' must have one stored type, but '" + part.tensor + "' is " + own + " and the one before it " + type);
+      throw Error(ErrorKind::Recipe, "the parts of '" + stored.name + "' must have one stored type, but '" +
+                                         part.tensor + "' is " + own + " and the one before it " + type);
     type = own;
     parts.push_back(intended(model, spec, fit, type));
   }
@@ -147,7 +153,8 @@ TensorData stored_form(const Model& model, const StoredTensor& stored, const Fit
 
 void require_read_back(const std::string& path, const Model& model, const Fit& fit, const TypeOf& type_of) {
   const auto fail = [&](const std::string& what) {
-    throw Error(ErrorKind::Resource, Place{path, 0, 0, 1, {}}, "what was written must read back equal, but " + what, "check the disk, then try again");
+    throw Error(ErrorKind::Resource, Place{path, 0, 0, 1, {}},
+                "what was written must read back equal, but " + what, "check the disk, then try again");
   };
   const Model again = load(path);
   if (!(again.sizes() == model.sizes())) fail("its sizes differ");
@@ -157,7 +164,8 @@ void require_read_back(const std::string& path, const Model& model, const Fit& f
     if (!again.has(spec.name)) fail("'" + spec.name + "' is missing");
     const TensorData wanted = intended(model, spec, fit, type_of(spec)), found = again.read(spec.name);
     if (wanted.shape != found.shape) fail("'" + spec.name + "' is " + shape_text(found.shape));
-    if (const auto i = first_difference(wanted, found)) fail("'" + spec.name + "' differs at element " + std::to_string(*i));
+    if (const auto i = first_difference(wanted, found))
+      fail("'" + spec.name + "' differs at element " + std::to_string(*i));
   }
   for (const TensorSpec& spec : again.tensors())
     if (!model.has(spec.name)) fail("'" + spec.name + "' was not in the model");

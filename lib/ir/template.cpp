@@ -11,11 +11,13 @@ namespace {
 
 // Axes that a template may name, and whether they exist once per block.
 const std::set<std::string>& known_axes() {
-  static const std::set<std::string> axes = {"vocab", "hidden", "pos", "kv", "q", "two", "freq", "pass", "vd", "ffn"};
+  static const std::set<std::string> axes = {"vocab", "hidden", "pos",  "kv", "q",
+                                             "two",   "freq",   "pass", "vd", "ffn"};
   return axes;
 }
 
-[[noreturn]] void fail(const std::string& file, const std::string& path, const std::string& message, const std::string& hint = {}) {
+[[noreturn]] void fail(const std::string& file, const std::string& path, const std::string& message,
+                       const std::string& hint = {}) {
   throw Error(ErrorKind::Recipe, Place{file, 0, 0, 1, {}}, path + ": " + message, hint);
 }
 
@@ -25,11 +27,13 @@ void check_axes(const std::vector<Dim>& dims, const std::string& file, const std
       if (!known_axes().contains(axis)) {
         std::vector<std::string> all(known_axes().begin(), known_axes().end());
         const std::string near = closest(axis, all);
-        fail(file, path, "an axis must be one that models have, but is '" + axis + "'", near.empty() ? "" : "did you mean '" + near + "'?");
+        fail(file, path, "an axis must be one that models have, but is '" + axis + "'",
+             near.empty() ? "" : "did you mean '" + near + "'?");
       }
 }
 
-std::vector<std::pair<std::string, Expr>> expressions(const Json& object, const std::string& file, const std::string& path) {
+std::vector<std::pair<std::string, Expr>> expressions(const Json& object, const std::string& file,
+                                                      const std::string& path) {
   if (!object.is_object()) fail(file, path, "the value must be an object, but is not");
   std::vector<std::pair<std::string, Expr>> all;
   for (const auto& [name, value] : object.items()) {
@@ -39,7 +43,8 @@ std::vector<std::pair<std::string, Expr>> expressions(const Json& object, const 
   return all;
 }
 
-StoredSpec stored_spec(const Json& json, const std::vector<LogicalSpec>& logical, const std::string& file, const std::string& path) {
+StoredSpec stored_spec(const Json& json, const std::vector<LogicalSpec>& logical, const std::string& file,
+                       const std::string& path) {
   Fields f(json, file, path, ErrorKind::Recipe);
   StoredSpec spec;
   spec.name = f.text("name");
@@ -56,18 +61,22 @@ StoredSpec stored_spec(const Json& json, const std::vector<LogicalSpec>& logical
   if (!layout.empty()) {
     spec.layout = parse_layout(layout, file + " " + path + ".layout");
     check_axes(spec.layout, file, path + ".layout");
-    if (spec.layout.size() > 2) fail(file, path + ".layout", "a stored tensor must have one or two dimensions, but has " + std::to_string(spec.layout.size()));
+    if (spec.layout.size() > 2)
+      fail(file, path + ".layout",
+           "a stored tensor must have one or two dimensions, but has " + std::to_string(spec.layout.size()));
   }
   if (spec.ignored || spec.rope_factors) return spec;
   if (spec.layout.empty()) {
     for (const LogicalSpec& l : logical)
       if (l.name == spec.is) spec.layout = l.dims;
-    if (spec.layout.empty()) fail(file, path + ".is", "the tensor must be one of 'tensors', but is '" + spec.is + "'");
+    if (spec.layout.empty())
+      fail(file, path + ".is", "the tensor must be one of 'tensors', but is '" + spec.is + "'");
   }
   return spec;
 }
 
-ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& logical, const std::string& file, const std::string& path) {
+ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& logical,
+                             const std::string& file, const std::string& path) {
   Fields f(json, file, path, ErrorKind::Recipe);
   ContainerSpec spec;
   spec.match = f.texts_or("match", {});
@@ -77,14 +86,16 @@ ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& l
   spec.write = expressions(f.at("write"), file, path + ".write");
   const Json& fresh = f.at("fresh");
   if (!fresh.is_object()) f.fail("fresh", "the value must be an object, but is not");
-  for (const auto& [key, value] : fresh.items()) spec.fresh.emplace_back(key, std::make_shared<const Json>(value));
+  for (const auto& [key, value] : fresh.items())
+    spec.fresh.emplace_back(key, std::make_shared<const Json>(value));
   const Json& laws = f.at("laws");
   if (!laws.is_array()) f.fail("laws", "the value must be a list, but is not");
   for (std::size_t i = 0; i < laws.size(); ++i) {
     Fields l(laws[i], file, path + ".laws[" + std::to_string(i) + "]", ErrorKind::Recipe);
     Law law;
     law.axis = l.text("axis");
-    if (!known_axes().contains(law.axis)) l.fail("axis", "the axis must be one that models have, but is '" + law.axis + "'");
+    if (!known_axes().contains(law.axis))
+      l.fail("axis", "the axis must be one that models have, but is '" + law.axis + "'");
     law.must = Expr::parse(l.text("must"), file);
     law.say = l.text("say");
     l.finish();
@@ -94,7 +105,8 @@ ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& l
   const Json& tensors = f.at("tensors");
   if (!tensors.is_array()) f.fail("tensors", "the value must be a list, but is not");
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    spec.tensors.push_back(stored_spec(tensors[i], logical, file, path + ".tensors[" + std::to_string(i) + "]"));
+    spec.tensors.push_back(
+        stored_spec(tensors[i], logical, file, path + ".tensors[" + std::to_string(i) + "]"));
   f.finish();
   return spec;
 }
@@ -112,7 +124,8 @@ std::vector<std::string> common_keys(const std::string& container) {
 std::vector<std::shared_ptr<const Template>> parse_built_in() {
   std::vector<std::shared_ptr<const Template>> all;
   for (const auto& [name, text] : built_in_templates())
-    if (name != "common.json") all.push_back(parse_template(parse_json(text, name, ErrorKind::Recipe), "configs/arch/" + name));
+    if (name != "common.json")
+      all.push_back(parse_template(parse_json(text, name, ErrorKind::Recipe), "configs/arch/" + name));
   return all;
 }
 
@@ -136,8 +149,10 @@ std::shared_ptr<const Template> parse_template(const Json& json, const std::stri
     spec.dims = parse_layout(t.text("dims"), file + " " + path + ".dims");
     t.finish();
     check_axes(spec.dims, file, path + ".dims");
-    if (spec.dims.size() > 2) t.fail("dims", "a tensor must have one or two dimensions, but has " + std::to_string(spec.dims.size()));
-    if (!seen.insert(spec.name).second) t.fail("as", "a tensor must be named once, but '" + spec.name + "' stands twice");
+    if (spec.dims.size() > 2)
+      t.fail("dims", "a tensor must have one or two dimensions, but has " + std::to_string(spec.dims.size()));
+    if (!seen.insert(spec.name).second)
+      t.fail("as", "a tensor must be named once, but '" + spec.name + "' stands twice");
     result->tensors.push_back(std::move(spec));
   }
   for (const char* container : {"hf", "gguf"})
@@ -155,20 +170,26 @@ std::vector<std::shared_ptr<const Template>> load_templates(const std::filesyste
   static const std::vector<std::shared_ptr<const Template>> built_in = parse_built_in();
   std::vector<std::shared_ptr<const Template>> all;
   if (!more.empty()) {
-    if (!std::filesystem::is_directory(more)) throw Error(ErrorKind::Usage, Place{more.string(), 0, 0, 1, {}}, "the templates must be in a folder, but there is none");
+    if (!std::filesystem::is_directory(more))
+      throw Error(ErrorKind::Usage, Place{more.string(), 0, 0, 1, {}},
+                  "the templates must be in a folder, but there is none");
     std::vector<std::filesystem::path> files;
     for (const auto& entry : std::filesystem::directory_iterator(more))
-      if (entry.path().extension() == ".json" && entry.path().filename() != "common.json") files.push_back(entry.path());
+      if (entry.path().extension() == ".json" && entry.path().filename() != "common.json")
+        files.push_back(entry.path());
     std::sort(files.begin(), files.end());
-    for (const auto& file : files) all.push_back(parse_template(read_json(file, ErrorKind::Recipe), file.string()));
+    for (const auto& file : files)
+      all.push_back(parse_template(read_json(file, ErrorKind::Recipe), file.string()));
   }
   for (const auto& t : built_in)
-    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->family == t->family; })) all.push_back(t);
+    if (std::none_of(all.begin(), all.end(), [&](const auto& other) { return other->family == t->family; }))
+      all.push_back(t);
   return all;
 }
 
-std::shared_ptr<const Template> find_template(const std::vector<std::shared_ptr<const Template>>& all, const std::string& container,
-                                              const std::string& match, const std::string& file) {
+std::shared_ptr<const Template> find_template(const std::vector<std::shared_ptr<const Template>>& all,
+                                              const std::string& container, const std::string& match,
+                                              const std::string& file) {
   std::vector<std::string> known;
   for (const auto& t : all) {
     const auto it = t->containers.find(container);
@@ -182,7 +203,8 @@ std::shared_ptr<const Template> find_template(const std::vector<std::shared_ptr<
   for (const std::string& k : known) list += (list.empty() ? "" : ", ") + k;
   const std::string near = closest(match, known);
   throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
-              std::string(container == "hf" ? "the model_type" : "general.architecture") + " must be one of " + list + ", but is '" + match + "'",
+              std::string(container == "hf" ? "the model_type" : "general.architecture") +
+                  " must be one of " + list + ", but is '" + match + "'",
               near.empty() ? "a new family is one file in configs/arch" : "did you mean '" + near + "'?");
 }
 

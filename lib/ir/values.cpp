@@ -35,17 +35,23 @@ Quantized move_rows(const Quantized& q, std::int64_t columns, std::int64_t rows,
   r.scales.resize(static_cast<std::size_t>(rows) * groups);
   if (!q.mins.empty()) r.mins.resize(r.scales.size());
   move([&](std::int64_t from, std::int64_t to, std::int64_t count) {
-    const auto f = static_cast<std::size_t>(from), t = static_cast<std::size_t>(to), n = static_cast<std::size_t>(count);
+    const auto f = static_cast<std::size_t>(from), t = static_cast<std::size_t>(to),
+               n = static_cast<std::size_t>(count);
     const auto c = static_cast<std::size_t>(columns);
-    std::copy_n(q.codes.begin() + static_cast<std::ptrdiff_t>(f * c), n * c, r.codes.begin() + static_cast<std::ptrdiff_t>(t * c));
-    std::copy_n(q.scales.begin() + static_cast<std::ptrdiff_t>(f * groups), n * groups, r.scales.begin() + static_cast<std::ptrdiff_t>(t * groups));
-    if (!q.mins.empty()) std::copy_n(q.mins.begin() + static_cast<std::ptrdiff_t>(f * groups), n * groups, r.mins.begin() + static_cast<std::ptrdiff_t>(t * groups));
+    std::copy_n(q.codes.begin() + static_cast<std::ptrdiff_t>(f * c), n * c,
+                r.codes.begin() + static_cast<std::ptrdiff_t>(t * c));
+    std::copy_n(q.scales.begin() + static_cast<std::ptrdiff_t>(f * groups), n * groups,
+                r.scales.begin() + static_cast<std::ptrdiff_t>(t * groups));
+    if (!q.mins.empty())
+      std::copy_n(q.mins.begin() + static_cast<std::ptrdiff_t>(f * groups), n * groups,
+                  r.mins.begin() + static_cast<std::ptrdiff_t>(t * groups));
   });
   return r;
 }
 
 // Whole groups kept in order? Then columns can move without decoding. Gives the kept groups.
-std::optional<std::vector<std::int64_t>> whole_groups(const std::vector<std::int64_t>& kept, std::int64_t group) {
+std::optional<std::vector<std::int64_t>> whole_groups(const std::vector<std::int64_t>& kept,
+                                                      std::int64_t group) {
   const auto g = static_cast<std::size_t>(group);
   if (kept.size() % g != 0) return std::nullopt;
   std::vector<std::int64_t> groups;
@@ -58,7 +64,8 @@ std::optional<std::vector<std::int64_t>> whole_groups(const std::vector<std::int
   return groups;
 }
 
-Quantized take_groups(const Quantized& q, std::int64_t columns, std::int64_t rows, const std::vector<std::int64_t>& groups) {
+Quantized take_groups(const Quantized& q, std::int64_t columns, std::int64_t rows,
+                      const std::vector<std::int64_t>& groups) {
   const std::int64_t group = q.scheme.group, old_groups = columns / group;
   Quantized r;
   r.scheme = q.scheme;
@@ -73,7 +80,8 @@ Quantized take_groups(const Quantized& q, std::int64_t columns, std::int64_t row
   return r;
 }
 
-TensorData take_dense(const TensorData& data, const std::vector<Index>& indices, std::vector<std::int64_t> shape) {
+TensorData take_dense(const TensorData& data, const std::vector<Index>& indices,
+                      std::vector<std::int64_t> shape) {
   const std::size_t size = size_of(data.dtype);
   const std::int64_t columns = data.shape.back();
   const bool vector = data.shape.size() == 1;
@@ -117,7 +125,8 @@ bool all_finite(const std::vector<float>& values) {
 
 }  // namespace
 
-TensorData extract(const TensorData& data, const Part& part, const std::vector<std::int64_t>& shape, double add) {
+TensorData extract(const TensorData& data, const Part& part, const std::vector<std::int64_t>& shape,
+                   double add) {
   const std::int64_t count = product(shape);
   if (add != 0) {
     Part same = part;
@@ -132,9 +141,8 @@ TensorData extract(const TensorData& data, const Part& part, const std::vector<s
     if (run && *run == 0 && count == data.count() && data.shape == shape) return data;
     if (moves_rows(part, columns, shape.back())) {
       const Part rows = in_units(part, columns);
-      Quantized q = move_rows(*data.quantized, columns, count / columns, [&](const auto& copy) {
-        visit_runs(rows, copy);
-      });
+      Quantized q = move_rows(*data.quantized, columns, count / columns,
+                              [&](const auto& copy) { visit_runs(rows, copy); });
       return TensorData::of(shape, std::move(q));
     }
     return extract(TensorData::floats(data.shape, data.to_floats()), part, shape, 0);
@@ -143,7 +151,8 @@ TensorData extract(const TensorData& data, const Part& part, const std::vector<s
   if (run) {
     TensorData view = data;
     view.shape = shape;
-    view.bytes = data.bytes.subspan(static_cast<std::size_t>(*run) * size, static_cast<std::size_t>(count) * size);
+    view.bytes =
+        data.bytes.subspan(static_cast<std::size_t>(*run) * size, static_cast<std::size_t>(count) * size);
     if (aligned(view)) return view;
     return TensorData::dense(shape, data.dtype, std::vector<std::byte>(view.bytes.begin(), view.bytes.end()));
   }
@@ -169,7 +178,8 @@ TensorData take(const TensorData& data, const std::vector<Index>& indices) {
   std::optional<std::vector<std::int64_t>> groups;
   if (columns_kept) {
     groups = whole_groups(*columns_kept, q.scheme.group);
-    if (!groups) return take_dense(TensorData::floats(data.shape, data.to_floats()), indices, std::move(shape));
+    if (!groups)
+      return take_dense(TensorData::floats(data.shape, data.to_floats()), indices, std::move(shape));
   }
   const bool vector = data.shape.size() == 1;
   const std::int64_t rows = vector ? 1 : shape[0];
@@ -190,8 +200,16 @@ TensorData stored_as(const TensorData& data, const std::string& format, const st
     return TensorData::dense(data.shape, *dtype, std::move(bytes));
   }
   const io::GgmlTypeInfo* type = io::ggml_type(std::string_view(format));
-  if (!type || !type->writable) throw Error(ErrorKind::Recipe, "the stored type must be F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1, but is '" + format + "' for " + name);
-  if (type->block == 1) return stored_as(data, type->type == io::GgmlType::F32 ? "F32" : type->type == io::GgmlType::F16 ? "F16" : "BF16", name);
+  if (!type || !type->writable)
+    throw Error(ErrorKind::Recipe,
+                "the stored type must be F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0 or Q5_1, but is '" + format +
+                    "' for " + name);
+  if (type->block == 1)
+    return stored_as(data,
+                     type->type == io::GgmlType::F32   ? "F32"
+                     : type->type == io::GgmlType::F16 ? "F16"
+                                                       : "BF16",
+                     name);
   if (data.quantized && data.quantized->scheme == io::scheme_of(type->type)) return data;
   return TensorData::of(data.shape, io::unpack_blocks(type->type, io::encode(data, type->type, name)));
 }
@@ -209,7 +227,9 @@ void require_finite(const TensorData& data, const std::string& name, const std::
       default: good = all_finite(data.to_floats()); break;
     }
   }
-  if (!good) throw Error(ErrorKind::Model, Place{source, 0, 0, 1, {}}, "the values of '" + name + "' must be finite, but some are NaN or infinite");
+  if (!good)
+    throw Error(ErrorKind::Model, Place{source, 0, 0, 1, {}},
+                "the values of '" + name + "' must be finite, but some are NaN or infinite");
 }
 
 }  // namespace slmc::ir

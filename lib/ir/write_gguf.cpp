@@ -1,4 +1,5 @@
-// GGUF files, streamed tensor by tensor, read back before they get their name; and the comparison of two models.
+// GGUF files, streamed tensor by tensor, read back before they get their name; and the comparison of two
+// models.
 #include <cmath>
 #include <limits>
 
@@ -17,7 +18,8 @@ namespace fs = std::filesystem;
 // A hidden sibling that is removed unless it was given its final name.
 struct Hidden {
   fs::path path;
-  explicit Hidden(const fs::path& target) : path(target.parent_path() / ("." + target.filename().string() + ".unread.gguf")) {}
+  explicit Hidden(const fs::path& target)
+      : path(target.parent_path() / ("." + target.filename().string() + ".unread.gguf")) {}
   ~Hidden() {
     std::error_code ignored;
     fs::remove(path, ignored);
@@ -48,7 +50,8 @@ void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, io
 
 }  // namespace
 
-void write_gguf(const Model& model, const fs::path& file, const std::vector<std::pair<std::string, std::string>>& format, const Progress& progress) {
+void write_gguf(const Model& model, const fs::path& file,
+                const std::vector<std::pair<std::string, std::string>>& format, const Progress& progress) {
   const Fit how = require_fit(model, "gguf");
   const TypeOf type_of = gguf_type_of(model, format);
   const std::vector<io::GgufWriter::Entry> entries = gguf_entries(model, how, type_of);
@@ -73,7 +76,8 @@ std::vector<std::pair<std::string, double>> compare(const Model& a, const Model&
     }
     const std::vector<float> x = a.read(spec.name).to_floats(), y = b.read(spec.name).to_floats();
     double worst = 0;
-    for (std::size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::fabs(static_cast<double>(x[i]) - static_cast<double>(y[i])));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      worst = std::max(worst, std::fabs(static_cast<double>(x[i]) - static_cast<double>(y[i])));
     result.emplace_back(spec.name, worst);
   }
   for (const TensorSpec& spec : b.tensors())

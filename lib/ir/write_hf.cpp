@@ -22,13 +22,17 @@ std::string kept_type(const TensorSpec& spec) {
 
 TypeOf types(const Model& model, std::optional<DType> dtype, const std::vector<StoredTensor>& stored) {
   std::map<std::string, std::string> of;
-  for (const TensorSpec& spec : model.tensors()) of[spec.name] = dtype ? std::string(to_string(*dtype)) : kept_type(spec);
+  for (const TensorSpec& spec : model.tensors())
+    of[spec.name] = dtype ? std::string(to_string(*dtype)) : kept_type(spec);
   // Fused tensors have one type: the widest of their parts.
   for (const StoredTensor& s : stored) {
     std::string widest;
     for (const Part& part : s.parts)
-      if (widest.empty() || size_of(*dtype_from(of[part.tensor])) > size_of(*dtype_from(widest))) widest = of[part.tensor];
-      else if (of[part.tensor] != widest && size_of(*dtype_from(of[part.tensor])) == size_of(*dtype_from(widest))) widest = "F32";
+      if (widest.empty() || size_of(*dtype_from(of[part.tensor])) > size_of(*dtype_from(widest)))
+        widest = of[part.tensor];
+      else if (of[part.tensor] != widest &&
+               size_of(*dtype_from(of[part.tensor])) == size_of(*dtype_from(widest)))
+        widest = "F32";
     for (const Part& part : s.parts) of[part.tensor] = widest;
   }
   return [of](const TensorSpec& spec) { return of.at(spec.name); };
@@ -72,11 +76,13 @@ Json tokenizer_config(const text::Tokenizer& tokenizer, const Model& model) {
   json["model_max_length"] = model.decoder().context;
   json["clean_up_tokenization_spaces"] = false;
   const auto template_key = model.config().find("tokenizer.chat_template");
-  if (template_key != model.config().end() && template_key->is_string()) json["chat_template"] = *template_key;
+  if (template_key != model.config().end() && template_key->is_string())
+    json["chat_template"] = *template_key;
   return json;
 }
 
-void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, const fs::path& folder, const Progress& progress) {
+void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, const fs::path& folder,
+                   const Progress& progress) {
   std::vector<io::SafetensorsWriter::Entry> entries;
   std::int64_t all = 0, done = 0;
   for (const StoredTensor& s : fit.stored) {
@@ -98,9 +104,12 @@ void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, co
 
 }  // namespace
 
-void write_hf(const Model& model, const fs::path& folder, std::optional<DType> dtype, const Progress& progress) {
+void write_hf(const Model& model, const fs::path& folder, std::optional<DType> dtype,
+              const Progress& progress) {
   if (dtype && *dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16 && *dtype != DType::F64)
-    throw Error(ErrorKind::Usage, "the stored type of a Hugging Face folder must be F32, F16 or BF16, but is " + std::string(to_string(*dtype)));
+    throw Error(ErrorKind::Usage,
+                "the stored type of a Hugging Face folder must be F32, F16 or BF16, but is " +
+                    std::string(to_string(*dtype)));
   const Fit how = require_fit(model, "hf");
   const TypeOf type_of = types(model, dtype, how.stored);
   AtomicFolder out(folder, false);
@@ -108,10 +117,12 @@ void write_hf(const Model& model, const fs::path& folder, std::optional<DType> d
   write_json(out.path() / "config.json", config_of(model, how, type_of));
   if (model.tokenizer()) {
     write_text(out.path() / "tokenizer.json", model.tokenizer()->to_json());
-    if (!model.side_files().contains("tokenizer_config.json")) write_json(out.path() / "tokenizer_config.json", tokenizer_config(*model.tokenizer(), model));
+    if (!model.side_files().contains("tokenizer_config.json"))
+      write_json(out.path() / "tokenizer_config.json", tokenizer_config(*model.tokenizer(), model));
   }
   for (const auto& [name, text] : model.side_files()) write_text(out.path() / name, text);
-  if (!(model.origin() == Origin{})) write_json(out.path() / "origin.json", to_json(model.origin(), first_ancestor(model)));
+  if (!(model.origin() == Origin{}))
+    write_json(out.path() / "origin.json", to_json(model.origin(), first_ancestor(model)));
   if (!model.lineage().empty()) write_json(out.path() / "lineage.json", model.lineage());
   require_read_back(out.path().string(), model, how, type_of);
   out.commit();

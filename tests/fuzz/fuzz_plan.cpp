@@ -1,5 +1,6 @@
-// Any bytes give a plan that `check` judges, or one Error of kind Recipe. What `check` accepts, `apply` makes: its tensors have the shapes
-// that were said, and the plan written as JSON makes the same model. Never a crash, a hang, or memory beyond what the result needs.
+// Any bytes give a plan that `check` judges, or one Error of kind Recipe. What `check` accepts, `apply`
+// makes: its tensors have the shapes that were said, and the plan written as JSON makes the same model. Never
+// a crash, a hang, or memory beyond what the result needs.
 #include <nlohmann/json.hpp>
 
 #include "ir/plan.h"
@@ -12,9 +13,10 @@ namespace {
 
 const ir::Model& base() {
   static const ir::Model model = ir::with_weights(
-      parse_json(R"({"model_type": "qwen3", "hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 5, "num_hidden_layers": 2,
+      parse_json(
+          R"({"model_type": "qwen3", "hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 5, "num_hidden_layers": 2,
                      "vocab_size": 7, "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1, "tie_word_embeddings": true})",
-                 "config.json", ErrorKind::Model),
+          "config.json", ErrorKind::Model),
       [](const ir::TensorSpec& spec) {
         std::int64_t n = 1;
         for (const std::int64_t s : spec.shape) n *= s;
@@ -34,15 +36,17 @@ void check_result(const ir::Model& made) {
     total += n;
   }
   if (total > 1'000'000) return;
-  for (const ir::TensorSpec& spec : made.tensors()) require(made.read(spec.name).shape == spec.shape, "a tensor has the shape that was said");
+  for (const ir::TensorSpec& spec : made.tensors())
+    require(made.read(spec.name).shape == spec.shape, "a tensor has the shape that was said");
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
-    ir::Plan plan = ir::plan_from_json(parse_json({reinterpret_cast<const char*>(data), size}, "fuzz", ErrorKind::Recipe), "fuzz");
-    plan.base_shape.clear();                                 // else no input would ever get further
+    ir::Plan plan = ir::plan_from_json(
+        parse_json({reinterpret_cast<const char*>(data), size}, "fuzz", ErrorKind::Recipe), "fuzz");
+    plan.base_shape.clear();  // else no input would ever get further
     plan.folder = "/nonexistent";
     const ir::Verdict verdict = ir::check(plan, base());
     for (const ir::Violation& v : verdict.violations) require(!v.message.empty(), "a violation says why");
@@ -50,7 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const ir::Model made = ir::apply(plan, base());
     check_result(made);
     const ir::Plan again = ir::plan_from_json(ir::to_json(plan), "again");
-    require(ir::apply(again, base()).shape_hash() == made.shape_hash(), "a plan written and read makes the same shapes");
+    require(ir::apply(again, base()).shape_hash() == made.shape_hash(),
+            "a plan written and read makes the same shapes");
   } catch (const Error& error) {
     require_refusal(error, ErrorKind::Recipe);
   }

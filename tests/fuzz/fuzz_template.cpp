@@ -1,5 +1,6 @@
-// Any bytes give a template whose layouts are bijections at small sizes, or one Error of kind Recipe (or Model, when an expression meets
-// values that it can't work with). Never a crash, a hang, or another exception.
+// Any bytes give a template whose layouts are bijections at small sizes, or one Error of kind Recipe (or
+// Model, when an expression meets values that it can't work with). Never a crash, a hang, or another
+// exception.
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -40,7 +41,8 @@ void check_stored(const ir::StoredTensor& t, std::int64_t most) {
       for (std::int64_t i = 0; i < run; ++i) {
         require(s + i >= 0 && s + i < elements(t.shape), "stored elements lie inside");
         require(stored.insert(s + i).second, "no stored element is visited twice");
-        if (part.pieces.size() == 1) require(logical.insert(l + i).second, "no logical element is visited twice");
+        if (part.pieces.size() == 1)
+          require(logical.insert(l + i).second, "no logical element is visited twice");
         ++visited;
       }
     });
@@ -54,13 +56,15 @@ void check_template(const ir::Template& arch) {
     for (const ir::StoredSpec& spec : container.tensors) {
       if (spec.ignored || spec.rope_factors) continue;
       try {
-        check_stored(ir::place(spec, arch, sizes, spec.name.find("{block}") == std::string::npos ? -1 : 1), 100'000);
+        check_stored(ir::place(spec, arch, sizes, spec.name.find("{block}") == std::string::npos ? -1 : 1),
+                     100'000);
       } catch (const Error& error) {
         if (error.kind() != ErrorKind::Model) require_refusal(error, ErrorKind::Recipe);
       }
     }
-  const Json config = parse_json(R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 2, "vocab_size": 5})",
-                                 "config.json", ErrorKind::Model);
+  const Json config = parse_json(
+      R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 2, "vocab_size": 5})",
+      "config.json", ErrorKind::Model);
   ir::ConfigSource source;
   source.config = &config;
   source.file = "config.json";
@@ -69,7 +73,9 @@ void check_template(const ir::Template& arch) {
     const ir::Resolved resolved = ir::resolve(arch, "hf", source);
     require(resolved.sizes.hidden > 0 && !resolved.sizes.blocks.empty(), "a resolved model has sizes");
   } catch (const Error& error) {
-    require(error.kind() == ErrorKind::Model || error.kind() == ErrorKind::Recipe || error.kind() == ErrorKind::Unsupported, "resolving refuses by kind");
+    require(error.kind() == ErrorKind::Model || error.kind() == ErrorKind::Recipe ||
+                error.kind() == ErrorKind::Unsupported,
+            "resolving refuses by kind");
   }
 }
 

@@ -1,6 +1,7 @@
 #pragma once
-// Legal random plans of any model, for generated tests: every axis alone, and seeded combinations. No torch. Kept entries are in order and
-// not repeated, so that each plan is a set of gates too: an entry of `take` is a gate that is 1 on the kept coordinates and 0 elsewhere
+// Legal random plans of any model, for generated tests: every axis alone, and seeded combinations. No torch.
+// Kept entries are in order and not repeated, so that each plan is a set of gates too: an entry of `take` is
+// a gate that is 1 on the kept coordinates and 0 elsewhere
 // ("block.{i}.kv.{g}.q" is row g of the gate "block.{i}.kv.q").
 #include <algorithm>
 #include <cstdint>
@@ -16,8 +17,8 @@ class PlanMaker {
  public:
   PlanMaker(const ir::Model& model, std::uint64_t seed) : model_(model), rng_(seed) {}
 
-  // Kinds of axes that this model has more than one entry of: "vocab", "hidden", "pos", "block", "kv", "q", "freq", "pass", "vd", "ffn",
-  // and the parts that can be removed whole: "attention", "feed-forward".
+  // Kinds of axes that this model has more than one entry of: "vocab", "hidden", "pos", "block", "kv", "q",
+  // "freq", "pass", "vd", "ffn", and the parts that can be removed whole: "attention", "feed-forward".
   std::vector<std::string> kinds() const {
     const ir::Sizes& s = model_.sizes();
     std::vector<std::string> kinds;
@@ -26,7 +27,8 @@ class PlanMaker {
     if (s.pos > 1) kinds.push_back("pos");
     if (s.blocks.size() > 1) kinds.push_back("block");
     const auto any = [&](std::int64_t ir::BlockSizes::*size) {
-      return std::any_of(s.blocks.begin(), s.blocks.end(), [&](const ir::BlockSizes& b) { return b.*size > 1; });
+      return std::any_of(s.blocks.begin(), s.blocks.end(),
+                         [&](const ir::BlockSizes& b) { return b.*size > 1; });
     };
     if (any(&ir::BlockSizes::kv)) kinds.push_back("kv");
     if (any(&ir::BlockSizes::q)) kinds.push_back("q");
@@ -54,7 +56,8 @@ class PlanMaker {
     return plan;
   }
 
-  // Cuts that leave all blocks alike, which is what today's containers hold: each kind with probability one half.
+  // Cuts that leave all blocks alike, which is what today's containers hold: each kind with probability one
+  // half.
   ir::Plan uniform() {
     ir::Plan plan(model_);
     const ir::Sizes& s = model_.sizes();
@@ -68,9 +71,11 @@ class PlanMaker {
       const auto count = 1 + static_cast<std::int64_t>(rng_.below(static_cast<std::uint64_t>(size), n_++));
       for (std::size_t b = 0; b < s.blocks.size(); ++b) {
         const std::string prefix = "block." + std::to_string(b) + ".";
-        if (kind != "q") plan.take[prefix + kind] = some_of(size, count);
+        if (kind != "q")
+          plan.take[prefix + kind] = some_of(size, count);
         else
-          for (std::int64_t g = 0; g < s.blocks[b].kv; ++g) plan.take[prefix + "kv." + std::to_string(g) + ".q"] = some_of(size, count);
+          for (std::int64_t g = 0; g < s.blocks[b].kv; ++g)
+            plan.take[prefix + "kv." + std::to_string(g) + ".q"] = some_of(size, count);
       }
     }
     return plan;
@@ -80,7 +85,9 @@ class PlanMaker {
   bool chance(double p) { return rng_.uniform(n_++) < p; }
 
   // A random subset of 1 .. size entries, in order.
-  std::vector<std::int64_t> some(std::int64_t size) { return some_of(size, 1 + static_cast<std::int64_t>(rng_.below(static_cast<std::uint64_t>(size), n_++))); }
+  std::vector<std::int64_t> some(std::int64_t size) {
+    return some_of(size, 1 + static_cast<std::int64_t>(rng_.below(static_cast<std::uint64_t>(size), n_++)));
+  }
   std::vector<std::int64_t> some_of(std::int64_t size, std::int64_t count) {
     std::vector<std::int64_t> all = Rng(rng_.bits(n_++)).permutation(size);
     all.resize(static_cast<std::size_t>(count));
@@ -114,7 +121,8 @@ class PlanMaker {
       if (kind == "vd") plan.take[prefix + "vd"] = some(size.vd);
       if (kind != "q") continue;
       const auto count = 1 + static_cast<std::int64_t>(rng_.below(static_cast<std::uint64_t>(size.q), n_++));
-      for (std::int64_t g = 0; g < size.kv; ++g) plan.take[prefix + "kv." + std::to_string(g) + ".q"] = some_of(size.q, count);
+      for (std::int64_t g = 0; g < size.kv; ++g)
+        plan.take[prefix + "kv." + std::to_string(g) + ".q"] = some_of(size.q, count);
     }
   }
 

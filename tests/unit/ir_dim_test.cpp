@@ -1,4 +1,5 @@
-// Dims against a dense table: every entry of a dimension written out by the grammar's meaning, with no strides anywhere.
+// Dims against a dense table: every entry of a dimension written out by the grammar's meaning, with no
+// strides anywhere.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -10,11 +11,11 @@
 namespace slmc::ir {
 namespace {
 
-// Oracle: the entries of a dimension in order, each as "tensor|axis=coordinate,...". Expands the text by hand-made recursion on an
-// independent tree that the generator builds together with the text.
+// Oracle: the entries of a dimension in order, each as "tensor|axis=coordinate,...". Expands the text by
+// hand-made recursion on an independent tree that the generator builds together with the text.
 struct Tree {
-  std::string text;                       // as the grammar writes it
-  std::vector<std::string> entries;       // in order
+  std::string text;                  // as the grammar writes it
+  std::vector<std::string> entries;  // in order
 };
 
 Tree axis(const std::string& name, int size) {
@@ -58,7 +59,8 @@ std::vector<std::string> from_leaves(const std::vector<Leaf>& leaves, std::int64
       }
       EXPECT_GE(index, 0);
       EXPECT_LT(index, size);
-      EXPECT_TRUE(entries[static_cast<std::size_t>(index)].empty()) << "index " << index << " is covered twice";
+      EXPECT_TRUE(entries[static_cast<std::size_t>(index)].empty())
+          << "index " << index << " is covered twice";
       entries[static_cast<std::size_t>(index)] = text;
       for (std::size_t a = at.size(); a-- > 0;) {
         if (++at[a] < leaf.sizes[a]) break;
@@ -72,12 +74,15 @@ std::vector<std::string> from_leaves(const std::vector<Leaf>& leaves, std::int64
 void expect_equal(const Tree& tree, const std::map<std::string, int>& sizes) {
   SCOPED_TRACE(tree.text);
   const Dim dim = Dim::parse(tree.text, "test");
-  const SizeOf size_of = [&](std::string_view a) { return static_cast<std::int64_t>(sizes.at(std::string(a))); };
+  const SizeOf size_of = [&](std::string_view a) {
+    return static_cast<std::int64_t>(sizes.at(std::string(a)));
+  };
   ASSERT_EQ(dim.size(size_of), static_cast<std::int64_t>(tree.entries.size()));
   EXPECT_EQ(from_leaves(dim.leaves(size_of), dim.size(size_of)), tree.entries);
 }
 
-// Every dim of at most three terms of at most three factors, axes a b c of sizes 0 .. 3, with and without a group and labels.
+// Every dim of at most three terms of at most three factors, axes a b c of sizes 0 .. 3, with and without a
+// group and labels.
 TEST(Dim, AllSmallOnesAgreeWithADenseTable) {
   int tried = 0;
   for (int sa = 0; sa <= 3; ++sa)
@@ -85,8 +90,14 @@ TEST(Dim, AllSmallOnesAgreeWithADenseTable) {
       for (int sc = 0; sc <= 2; ++sc) {
         const std::map<std::string, int> sizes = {{"a", sa}, {"b", sb}, {"c", sc}};
         const Tree a = axis("a", sa), b = axis("b", sb), c = axis("c", sc);
-        const std::vector<Tree> terms = {a, times(a, b), times(times(a, b), c), times(a, group(plus(b, c))), times(group(plus(a, b)), c),
-                                         times(a, group(times(b, c))), times(group(plus(times(a, b), c)), group(b)).entries.empty() ? a : times(a, times(b, c))};
+        const std::vector<Tree> terms = {
+            a,
+            times(a, b),
+            times(times(a, b), c),
+            times(a, group(plus(b, c))),
+            times(group(plus(a, b)), c),
+            times(a, group(times(b, c))),
+            times(group(plus(times(a, b), c)), group(b)).entries.empty() ? a : times(a, times(b, c))};
         for (const Tree& one : terms) {
           expect_equal(one, sizes);
           for (const Tree& two : terms) {
@@ -94,7 +105,11 @@ TEST(Dim, AllSmallOnesAgreeWithADenseTable) {
             expect_equal(plus(label("x", one), label("y.z", two)), sizes);
             ++tried;
           }
-          expect_equal(times(b, group(plus(plus(label("q", one), label("k", a)), label("v", c)))).entries.size() > 200 ? one : plus(one, plus(a, b)), sizes);
+          expect_equal(
+              times(b, group(plus(plus(label("q", one), label("k", a)), label("v", c)))).entries.size() > 200
+                  ? one
+                  : plus(one, plus(a, b)),
+              sizes);
         }
       }
   EXPECT_EQ(tried, 4 * 3 * 3 * 49);
@@ -105,7 +120,7 @@ TEST(Dim, InterleavedProjectionOfGptNeox) {
   const Tree head = group(plus(times(axis("two", 2), axis("freq", 1)), axis("pass", 1)));
   const Tree per_group = group(plus(plus(label("q", head), label("k", head)), label("v", axis("vd", 2))));
   Tree whole = times(axis("kv", 2), per_group);
-  for (std::string& e : whole.entries) {                                     // labels stand inside: move them to the front
+  for (std::string& e : whole.entries) {  // labels stand inside: move them to the front
     const std::size_t comma = e.find(',') + 1, bar = e.find('|');
     e = e.substr(comma, bar + 1 - comma) + e.substr(0, comma) + e.substr(bar + 1);
   }
@@ -133,8 +148,9 @@ TEST(Dim, WrongTextsPointAtTheCharacter) {
     const char* text;
     int column;
   };
-  for (const Wrong& w : {Wrong{"", 1}, Wrong{"a + ", 5}, Wrong{"a (b", 5}, Wrong{"a )", 3}, Wrong{"a * b", 3}, Wrong{"0 a", 2}, Wrong{"x:", 3},
-                         Wrong{"a + + b", 5}, Wrong{"99999999 a", 8}, Wrong{"((((((((((a", 10}}) {
+  for (const Wrong& w :
+       {Wrong{"", 1}, Wrong{"a + ", 5}, Wrong{"a (b", 5}, Wrong{"a )", 3}, Wrong{"a * b", 3}, Wrong{"0 a", 2},
+        Wrong{"x:", 3}, Wrong{"a + + b", 5}, Wrong{"99999999 a", 8}, Wrong{"((((((((((a", 10}}) {
     try {
       Dim::parse(w.text, "file.json");
       FAIL() << "'" << w.text << "' was accepted";

@@ -1,4 +1,5 @@
-// Opening folders: the tiny public checkpoints against rows picked by hand from the raw file, and damaged folders.
+// Opening folders: the tiny public checkpoints against rows picked by hand from the raw file, and damaged
+// folders.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -46,7 +47,9 @@ std::vector<float> raw(const std::string& model, const std::string& tensor) {
   return io::open_safetensors_folder(kTiny / model)[0].read(tensor).to_floats();
 }
 
-std::vector<float> logical(const std::string& model, const std::string& tensor) { return load((kTiny / model).string()).read(tensor).to_floats(); }
+std::vector<float> logical(const std::string& model, const std::string& tensor) {
+  return load((kTiny / model).string()).read(tensor).to_floats();
+}
 
 TEST(Load, PlainTensorsAreViewsIntoTheFile) {
   const Model model = load((kTiny / "llama").string());
@@ -66,7 +69,8 @@ TEST(Load, Gpt2IsTransposedAndSplit) {
     ASSERT_EQ(got.size(), static_cast<std::size_t>(hidden * hidden));
     for (std::int64_t o = 0; o < hidden; ++o)
       for (std::int64_t i = 0; i < hidden; ++i)
-        ASSERT_EQ(got[static_cast<std::size_t>(o * hidden + i)], fused[static_cast<std::size_t>(i * 3 * hidden + part * hidden + o)]);
+        ASSERT_EQ(got[static_cast<std::size_t>(o * hidden + i)],
+                  fused[static_cast<std::size_t>(i * 3 * hidden + part * hidden + o)]);
     ++part;
   }
 }
@@ -74,8 +78,10 @@ TEST(Load, Gpt2IsTransposedAndSplit) {
 // gpt_neox: rows are head by head, inside a head queries, keys, values.
 TEST(Load, GptNeoxIsInterleavedByHead) {
   const Json config = read_json(kTiny / "gpt_neox/config.json", ErrorKind::Model);
-  const std::int64_t hidden = config.at("hidden_size").get<std::int64_t>(), heads = config.at("num_attention_heads").get<std::int64_t>(), width = hidden / heads;
-  const std::vector<float> fused = raw("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.weight"), bias = raw("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.bias");
+  const std::int64_t hidden = config.at("hidden_size").get<std::int64_t>(),
+                     heads = config.at("num_attention_heads").get<std::int64_t>(), width = hidden / heads;
+  const std::vector<float> fused = raw("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.weight"),
+                           bias = raw("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.bias");
   int part = 0;
   for (const std::string name : {"block.0.attn.q", "block.0.attn.k", "block.0.attn.v"}) {
     const std::vector<float> got = logical("gpt_neox", name), got_bias = logical("gpt_neox", name + ".bias");
@@ -84,7 +90,8 @@ TEST(Load, GptNeoxIsInterleavedByHead) {
         const std::int64_t row = (h * 3 + part) * width + d;
         ASSERT_EQ(got_bias[static_cast<std::size_t>(h * width + d)], bias[static_cast<std::size_t>(row)]);
         for (std::int64_t i = 0; i < hidden; ++i)
-          ASSERT_EQ(got[static_cast<std::size_t>((h * width + d) * hidden + i)], fused[static_cast<std::size_t>(row * hidden + i)]);
+          ASSERT_EQ(got[static_cast<std::size_t>((h * width + d) * hidden + i)],
+                    fused[static_cast<std::size_t>(row * hidden + i)]);
       }
     ++part;
   }
@@ -92,10 +99,13 @@ TEST(Load, GptNeoxIsInterleavedByHead) {
 
 TEST(Load, Phi3IsFusedInRuns) {
   const Json config = read_json(kTiny / "phi3/config.json", ErrorKind::Model);
-  const auto hidden = config.at("hidden_size").get<std::size_t>(), ffn = config.at("intermediate_size").get<std::size_t>();
+  const auto hidden = config.at("hidden_size").get<std::size_t>(),
+             ffn = config.at("intermediate_size").get<std::size_t>();
   const std::vector<float> fused = raw("phi3", "model.layers.0.mlp.gate_up_proj.weight");
-  EXPECT_EQ(logical("phi3", "block.0.ffn.gate"), std::vector<float>(fused.begin(), fused.begin() + static_cast<std::ptrdiff_t>(ffn * hidden)));
-  EXPECT_EQ(logical("phi3", "block.0.ffn.up"), std::vector<float>(fused.begin() + static_cast<std::ptrdiff_t>(ffn * hidden), fused.end()));
+  EXPECT_EQ(logical("phi3", "block.0.ffn.gate"),
+            std::vector<float>(fused.begin(), fused.begin() + static_cast<std::ptrdiff_t>(ffn * hidden)));
+  EXPECT_EQ(logical("phi3", "block.0.ffn.up"),
+            std::vector<float>(fused.begin() + static_cast<std::ptrdiff_t>(ffn * hidden), fused.end()));
 }
 
 // ---- damaged folders ----------------------------------------------------------------------------
@@ -109,12 +119,15 @@ struct Folder {
   ~Folder() { fs::remove_all(path); }
   void edit(const std::string& key, const std::string& value) const {
     Json config = read_json(path / "config.json", ErrorKind::Model);
-    if (value.empty()) config.erase(key);
-    else config[key] = parse_json(value, "test", ErrorKind::Model);
+    if (value.empty())
+      config.erase(key);
+    else
+      config[key] = parse_json(value, "test", ErrorKind::Model);
     write_json(path / "config.json", config);
   }
   // The same tensors but one: replaced by `change` (nothing: left out).
-  void rewrite(const std::string& name, const std::function<std::optional<io::TensorData>(const io::TensorData&)>& change) const {
+  void rewrite(const std::string& name,
+               const std::function<std::optional<io::TensorData>(const io::TensorData&)>& change) const {
     const std::vector<io::SafetensorsFile> files = io::open_safetensors_folder(path);
     std::vector<io::SafetensorsWriter::Entry> entries;
     std::vector<io::TensorData> values;
@@ -200,9 +213,11 @@ TEST(Load, NamesWithoutTheBasePrefix) {
   const std::vector<io::SafetensorsFile> files = io::open_safetensors_folder(folder.path);
   {
     std::vector<io::SafetensorsWriter::Entry> entries;
-    for (const io::StoredTensor& t : files[0].tensors()) entries.push_back({t.name.substr(std::string("transformer.").size()), t.dtype, t.shape});
+    for (const io::StoredTensor& t : files[0].tensors())
+      entries.push_back({t.name.substr(std::string("transformer.").size()), t.dtype, t.shape});
     auto writer = io::SafetensorsWriter::single(folder.path / "new.safetensors", entries);
-    for (const io::StoredTensor& t : files[0].tensors()) writer.write(t.name.substr(std::string("transformer.").size()), files[0].read(t.name).bytes);
+    for (const io::StoredTensor& t : files[0].tensors())
+      writer.write(t.name.substr(std::string("transformer.").size()), files[0].read(t.name).bytes);
     writer.finish();
   }
   fs::rename(folder.path / "new.safetensors", folder.path / "model.safetensors");
@@ -231,7 +246,9 @@ TEST(Load, FromTheLocalCache) {
 }
 
 TEST(Model, ContentIsTheSameWhateverTypeEqualValuesHave) {
-  const Json config = parse_json(R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})", "t", ErrorKind::Model);
+  const Json config = parse_json(
+      R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})",
+      "t", ErrorKind::Model);
   const auto made = [&](DType dtype, float more) {
     return with_weights(config, [=](const TensorSpec& spec) {
       std::int64_t n = 1;

@@ -1,4 +1,5 @@
-// Plans: what the cut model's tensors hold, against loops that know nothing of dims and layouts; refusals; origins; files.
+// Plans: what the cut model's tensors hold, against loops that know nothing of dims and layouts; refusals;
+// origins; files.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -55,7 +56,8 @@ Model numbered(const std::string& config) {
 
 std::vector<double> doubles(const io::TensorData& data) {
   std::vector<double> v(static_cast<std::size_t>(data.count()));
-  if (data.dtype == DType::F64) std::memcpy(v.data(), data.bytes.data(), v.size() * 8);
+  if (data.dtype == DType::F64)
+    std::memcpy(v.data(), data.bytes.data(), v.size() * 8);
   else {
     const std::vector<float> f = data.to_floats();
     std::copy(f.begin(), f.end(), v.begin());
@@ -78,8 +80,11 @@ struct Oracle {
     return it == plan.take.end() ? upto(size) : it->second;
   }
   const BlockSizes& size(std::int64_t b) const { return base.sizes().blocks[static_cast<std::size_t>(b)]; }
-  std::string at(std::int64_t b, const std::string& axis) const { return "block." + std::to_string(b) + "." + axis; }
-  std::vector<std::int64_t> head(std::int64_t b) const {            // half-split: cos halves of the pairs, sin halves, the rest
+  std::string at(std::int64_t b, const std::string& axis) const {
+    return "block." + std::to_string(b) + "." + axis;
+  }
+  std::vector<std::int64_t> head(
+      std::int64_t b) const {  // half-split: cos halves of the pairs, sin halves, the rest
     std::vector<std::int64_t> rows;
     const BlockSizes& s = size(b);
     for (int half = 0; half < 2; ++half)
@@ -116,13 +121,16 @@ struct Oracle {
   // What the dimensions of a tensor are, by its last name.
   static std::vector<std::string> dims_of(const std::string& name) {
     static const std::map<std::string, std::vector<std::string>> known = {
-        {"embed", {"vocab", "hidden"}}, {"head", {"vocab", "hidden"}}, {"pos", {"pos", "hidden"}}, {"attn.q", {"queries", "hidden"}}, {"attn.q.bias", {"queries"}},
-        {"attn.k", {"keys", "hidden"}}, {"attn.k.bias", {"keys"}}, {"attn.v", {"values", "hidden"}}, {"attn.v.bias", {"values"}}, {"attn.o", {"hidden", "outputs"}},
-        {"ffn.gate", {"ffn", "hidden"}}, {"ffn.up", {"ffn", "hidden"}}, {"ffn.gate.bias", {"ffn"}}, {"ffn.up.bias", {"ffn"}}, {"ffn.down", {"hidden", "ffn"}},
-        {"attn.q_norm", {"head"}}, {"attn.k_norm", {"head"}}};
+        {"embed", {"vocab", "hidden"}},    {"head", {"vocab", "hidden"}},    {"pos", {"pos", "hidden"}},
+        {"attn.q", {"queries", "hidden"}}, {"attn.q.bias", {"queries"}},     {"attn.k", {"keys", "hidden"}},
+        {"attn.k.bias", {"keys"}},         {"attn.v", {"values", "hidden"}}, {"attn.v.bias", {"values"}},
+        {"attn.o", {"hidden", "outputs"}}, {"ffn.gate", {"ffn", "hidden"}},  {"ffn.up", {"ffn", "hidden"}},
+        {"ffn.gate.bias", {"ffn"}},        {"ffn.up.bias", {"ffn"}},         {"ffn.down", {"hidden", "ffn"}},
+        {"attn.q_norm", {"head"}},         {"attn.k_norm", {"head"}}};
     const std::size_t block = name.starts_with("block.") ? name.find('.', 6) + 1 : 0;
     const auto it = known.find(name.substr(block));
-    return it == known.end() ? std::vector<std::string>{"hidden"} : it->second;        // norms, biases onto the residual stream
+    return it == known.end() ? std::vector<std::string>{"hidden"}
+                             : it->second;  // norms, biases onto the residual stream
   }
 };
 
@@ -138,9 +146,12 @@ void expect_cut_as_the_oracle_says(const Model& base, const Plan& plan) {
   for (const TensorSpec& old : base.tensors()) {
     for (std::int64_t b = 0; b < (old.block < 0 ? 1 : cut.blocks()); ++b) {
       if (old.block >= 0 && blocks[static_cast<std::size_t>(b)] != old.block) continue;
-      const std::string name = old.block < 0 ? old.name : "block." + std::to_string(b) + old.name.substr(old.name.find('.', 6));
-      const bool attention = old.name.find(".attn.") != std::string::npos, ffn = old.name.find(".ffn.") != std::string::npos;
-      const bool gone = (attention && oracle.heads(old.block, true, false).empty()) || (ffn && oracle.entries("ffn", old.block).empty());
+      const std::string name =
+          old.block < 0 ? old.name : "block." + std::to_string(b) + old.name.substr(old.name.find('.', 6));
+      const bool attention = old.name.find(".attn.") != std::string::npos,
+                 ffn = old.name.find(".ffn.") != std::string::npos;
+      const bool gone = (attention && oracle.heads(old.block, true, false).empty()) ||
+                        (ffn && oracle.entries("ffn", old.block).empty());
       if (gone) {
         EXPECT_FALSE(cut.has(name)) << name;
         continue;
@@ -151,7 +162,8 @@ void expect_cut_as_the_oracle_says(const Model& base, const Plan& plan) {
       const std::vector<double> from = doubles(base.read(old.name)), got = doubles(cut.read(name));
       std::vector<double> want;
       if (old.derived) {
-        for (const std::int64_t f : oracle.kept(oracle.at(old.block, "freq"), oracle.size(old.block).freq)) want.push_back(from[static_cast<std::size_t>(f)]);
+        for (const std::int64_t f : oracle.kept(oracle.at(old.block, "freq"), oracle.size(old.block).freq))
+          want.push_back(from[static_cast<std::size_t>(f)]);
       } else {
         const std::vector<std::string> dims = Oracle::dims_of(old.name);
         ASSERT_EQ(dims.size(), old.shape.size());
@@ -160,7 +172,8 @@ void expect_cut_as_the_oracle_says(const Model& base, const Plan& plan) {
             want.push_back(from[static_cast<std::size_t>(r)]);
             continue;
           }
-          for (const std::int64_t c : oracle.entries(dims[1], old.block)) want.push_back(from[static_cast<std::size_t>(r * old.shape[1] + c)]);
+          for (const std::int64_t c : oracle.entries(dims[1], old.block))
+            want.push_back(from[static_cast<std::size_t>(r * old.shape[1] + c)]);
         }
       }
       EXPECT_EQ(got, want);
@@ -218,7 +231,8 @@ TEST(Plan, CutsCompose) {
       const Origin& origin = twice.origin();
       Plan direct(base);
       if (!origin.blocks.empty()) direct.take["block"] = origin.blocks;
-      // Origin's axes are named by the final blocks; as a plan of the base they belong to the block they came from.
+      // Origin's axes are named by the final blocks; as a plan of the base they belong to the block they came
+      // from.
       for (const auto& [axis, kept] : origin.axes) {
         if (!axis.starts_with("block.")) {
           direct.take[axis] = kept;
@@ -226,17 +240,24 @@ TEST(Plan, CutsCompose) {
         }
         const std::int64_t b = std::stoll(axis.substr(6));
         std::string rest = axis.substr(axis.find('.', 6));
-        if (rest.starts_with(".kv.")) {                     // name the group as the base does
+        if (rest.starts_with(".kv.")) {  // name the group as the base does
           const std::int64_t g = std::stoll(rest.substr(4));
           const auto groups = origin.axes.find("block." + std::to_string(b) + ".kv");
-          rest = ".kv." + std::to_string(groups == origin.axes.end() ? g : groups->second[static_cast<std::size_t>(g)]) + ".q";
+          rest =
+              ".kv." +
+              std::to_string(groups == origin.axes.end() ? g : groups->second[static_cast<std::size_t>(g)]) +
+              ".q";
         }
-        direct.take["block." + std::to_string(origin.blocks.empty() ? b : origin.blocks[static_cast<std::size_t>(b)]) + rest] = kept;
+        direct.take["block." +
+                    std::to_string(origin.blocks.empty() ? b : origin.blocks[static_cast<std::size_t>(b)]) +
+                    rest] = kept;
       }
-      for (std::int64_t b = 0; b < twice.blocks(); ++b) {   // removed parts are no entries of an origin
+      for (std::int64_t b = 0; b < twice.blocks(); ++b) {  // removed parts are no entries of an origin
         const std::int64_t old = origin.blocks.empty() ? b : origin.blocks[static_cast<std::size_t>(b)];
-        if (twice.sizes().blocks[static_cast<std::size_t>(b)].heads() == 0) direct.take["block." + std::to_string(old) + ".kv"] = {};
-        if (twice.sizes().blocks[static_cast<std::size_t>(b)].ffn == 0) direct.take["block." + std::to_string(old) + ".ffn"] = {};
+        if (twice.sizes().blocks[static_cast<std::size_t>(b)].heads() == 0)
+          direct.take["block." + std::to_string(old) + ".kv"] = {};
+        if (twice.sizes().blocks[static_cast<std::size_t>(b)].ffn == 0)
+          direct.take["block." + std::to_string(old) + ".ffn"] = {};
       }
       SCOPED_TRACE(base.family() + " seed " + std::to_string(seed));
       const Model again = apply(direct, base);
@@ -255,7 +276,8 @@ TEST(Plan, PermutationsAndRepeatsGather) {
   const Model cut = apply(plan, base);
   EXPECT_EQ(cut.sizes().blocks[0].ffn, 3);
   EXPECT_EQ(cut.sizes().blocks[1].ffn, 7);
-  const std::vector<double> up = doubles(base.read("block.2.ffn.up")), got = doubles(cut.read("block.2.ffn.up"));
+  const std::vector<double> up = doubles(base.read("block.2.ffn.up")),
+                            got = doubles(cut.read("block.2.ffn.up"));
   EXPECT_EQ(got[0], up[6 * 12 + 11]);
   EXPECT_EQ(got[12 + 1], up[6 * 12 + 10]);
   EXPECT_EQ(got[24], up[11]);
@@ -269,7 +291,8 @@ TEST(Plan, HeadScaleStaysWhenHeadsShrink) {
   plan.take["block.0.freq"] = {0, 2};
   const Model cut = apply(plan, base);
   EXPECT_EQ(cut.decoder().attn_scale, base.decoder().attn_scale);
-  const std::vector<double> w = doubles(cut.read("block.0.attn.rope")), old = doubles(base.read("block.0.attn.rope"));
+  const std::vector<double> w = doubles(cut.read("block.0.attn.rope")),
+                            old = doubles(base.read("block.0.attn.rope"));
   EXPECT_EQ(w, (std::vector<double>{old[0], old[2]}));
 }
 
@@ -288,7 +311,10 @@ std::string refusal(const Plan& plan, const Model& base) {
   const Verdict verdict = check(plan, base);
   EXPECT_FALSE(verdict.ok());
   EXPECT_THROW(apply(plan, base), Error);
-  return verdict.violations.empty() ? "" : verdict.violations[0].axis_or_tensor + ": " + verdict.violations[0].message + " [" + verdict.violations[0].nearest + "]";
+  return verdict.violations.empty()
+             ? ""
+             : verdict.violations[0].axis_or_tensor + ": " + verdict.violations[0].message + " [" +
+                   verdict.violations[0].nearest + "]";
 }
 
 TEST(Check, RefusesWhatIsNotThere) {
@@ -298,14 +324,22 @@ TEST(Check, RefusesWhatIsNotThere) {
     plan.take[axis] = std::move(kept);
     return refusal(plan, base);
   };
-  EXPECT_EQ(with("block.0.fnn", {0}), "block.0.fnn: 'take' must name axes of the base, but names 'block.0.fnn' [block.0.ffn]");
-  EXPECT_EQ(with("block.3.ffn", {0}), "block.3.ffn: 'take' must name axes of the base, but names 'block.3.ffn' [block.0.ffn]");
-  EXPECT_EQ(with("block.0.ffn", {0, 7}), "block.0.ffn: entries of block.0.ffn must be from 0 to 6, but one is 7 [6]");
-  EXPECT_EQ(with("hidden", {}), "hidden: a model must keep at least one entry of hidden, but would keep none [1]");
-  EXPECT_EQ(with("block", {}), "block: a model must keep at least one entry of block, but would keep none [1]");
+  EXPECT_EQ(with("block.0.fnn", {0}),
+            "block.0.fnn: 'take' must name axes of the base, but names 'block.0.fnn' [block.0.ffn]");
+  EXPECT_EQ(with("block.3.ffn", {0}),
+            "block.3.ffn: 'take' must name axes of the base, but names 'block.3.ffn' [block.0.ffn]");
+  EXPECT_EQ(with("block.0.ffn", {0, 7}),
+            "block.0.ffn: entries of block.0.ffn must be from 0 to 6, but one is 7 [6]");
+  EXPECT_EQ(with("hidden", {}),
+            "hidden: a model must keep at least one entry of hidden, but would keep none [1]");
+  EXPECT_EQ(with("block", {}),
+            "block: a model must keep at least one entry of block, but would keep none [1]");
   EXPECT_EQ(with("block.1.vd", {}), "block.1.vd: a value must keep at least one entry, but keeps none [1]");
-  EXPECT_EQ(with("block.1.freq", {}), "block.1.freq: a head must keep at least one entry, but keeps none [1]");
-  EXPECT_EQ(with("block.1.kv.0.q", {0, 1}), "block.1.kv.1.q: all groups of a block must keep the same number of query heads, but one keeps 2 and another 3 [2]");
+  EXPECT_EQ(with("block.1.freq", {}),
+            "block.1.freq: a head must keep at least one entry, but keeps none [1]");
+  EXPECT_EQ(with("block.1.kv.0.q", {0, 1}),
+            "block.1.kv.1.q: all groups of a block must keep the same number of query heads, but one keeps 2 "
+            "and another 3 [2]");
   Plan other(base);
   other.base_shape = "0123456789abcdef";
   EXPECT_NE(refusal(other, base).find("made for another (0123456789ab"), std::string::npos);
@@ -317,7 +351,7 @@ TEST(Check, SaysWhoCanHoldTheResult) {
   for (int b = 0; b < 3; ++b) plan.take["block." + std::to_string(b) + ".ffn"] = {0, 1, 2, 3, 4};
   EXPECT_TRUE(check(plan, base).fits("hf"));
   EXPECT_TRUE(check(plan, base).fits("gguf"));
-  plan.take.erase("block.1.ffn");                            // one block differs
+  plan.take.erase("block.1.ffn");  // one block differs
   const Verdict differs = check(plan, base);
   ASSERT_TRUE(differs.ok());
   for (const char* container : {"hf", "gguf"}) {
@@ -330,16 +364,16 @@ TEST(Check, SaysWhoCanHoldTheResult) {
   Plan removed(base);
   for (int b = 0; b < 3; ++b) removed.take["block." + std::to_string(b) + ".kv"] = {};
   EXPECT_FALSE(check(removed, base).fits("hf"));
-  Plan hidden(base);                                         // 11 is no multiple of 6 heads
+  Plan hidden(base);  // 11 is no multiple of 6 heads
   hidden.take["hidden"] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10};
   const Verdict ragged = check(hidden, base);
   EXPECT_FALSE(ragged.fits("hf"));
   EXPECT_EQ(ragged.cannot.at("hf")[0].nearest, "12");
-  EXPECT_TRUE(ragged.fits("gguf"));                          // key_length says the head width
+  EXPECT_TRUE(ragged.fits("gguf"));  // key_length says the head width
   Plan values(base);
   for (int b = 0; b < 3; ++b) values.take["block." + std::to_string(b) + ".vd"] = {0, 1, 2, 3};
   EXPECT_EQ(check(values, base).cannot.at("hf")[0].nearest, "6");
-  Plan pairs(base);                                          // own rotary frequencies: only as divisors in GGUF
+  Plan pairs(base);  // own rotary frequencies: only as divisors in GGUF
   for (int b = 0; b < 3; ++b) {
     pairs.take["block." + std::to_string(b) + ".freq"] = {0, 2};
     pairs.take["block." + std::to_string(b) + ".vd"] = {0, 1, 2, 3};
@@ -358,7 +392,7 @@ TEST(Check, FamiliesWithoutAKeyForTheHeadWidth) {
     EXPECT_FALSE(verdict.fits("hf"));
     EXPECT_EQ(verdict.cannot.at("hf")[0].axis_or_tensor, "hidden");
     EXPECT_EQ(verdict.cannot.at("hf")[0].nearest, family == 4 ? "10" : "20");
-    plan.take["hidden"] = upto(family == 4 ? 10 : 20);       // the two together are legal
+    plan.take["hidden"] = upto(family == 4 ? 10 : 20);  // the two together are legal
     EXPECT_TRUE(check(plan, base).fits("hf"));
     EXPECT_TRUE(check(plan, base).fits("gguf"));
   }
@@ -393,22 +427,25 @@ TEST(Plan, ConfigChangesOptionsByName) {
   const Model made = apply(plan, base);
   EXPECT_EQ(made.decoder().context, 16);
   EXPECT_FALSE(made.decoder().window);
-  EXPECT_FALSE(check(Plan(base), base).fits("gguf"));         // llama in GGUF has no window
+  EXPECT_FALSE(check(Plan(base), base).fits("gguf"));  // llama in GGUF has no window
   EXPECT_TRUE(check(plan, base).fits("gguf"));
   plan.config = std::make_shared<const Json>(json(R"({"contxt": 16})"));
-  EXPECT_EQ(refusal(plan, base), "config.contxt: 'config' must name decoder options, but names 'contxt' [context]");
+  EXPECT_EQ(refusal(plan, base),
+            "config.contxt: 'config' must name decoder options, but names 'contxt' [context]");
   plan.config = std::make_shared<const Json>(json(R"({"context": -1})"));
   refusal(plan, base);
 }
 
 TEST(Plan, FormatIsTheTypeThatValuesAreStoredIn) {
-  const std::string config = R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 40, "num_hidden_layers": 1, "vocab_size": 9})";
+  const std::string config =
+      R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 40, "num_hidden_layers": 1, "vocab_size": 9})";
   const Rng rng(3);
   const Model base = with_weights(json(config), [&](const TensorSpec& spec) {
     std::int64_t n = 1;
     for (const std::int64_t s : spec.shape) n *= s;
     std::vector<float> v;
-    for (std::int64_t i = 0; i < n; ++i) v.push_back(static_cast<float>(rng.normal(static_cast<std::uint64_t>(i))));
+    for (std::int64_t i = 0; i < n; ++i)
+      v.push_back(static_cast<float>(rng.normal(static_cast<std::uint64_t>(i))));
     return io::TensorData::floats(spec.shape, v);
   });
   Plan plan(base);
@@ -417,7 +454,7 @@ TEST(Plan, FormatIsTheTypeThatValuesAreStoredIn) {
   EXPECT_EQ(made.find("block.0.attn.q")->stored_dtype, "q4_0");
   EXPECT_EQ(made.find("embed")->stored_dtype, "q8_0");
   EXPECT_EQ(made.find("block.0.ffn.up")->stored_dtype, "F16");
-  EXPECT_EQ(made.find("block.0.ffn.down")->stored_dtype, "F16");      // rows of 40 are no blocks of 32
+  EXPECT_EQ(made.find("block.0.ffn.down")->stored_dtype, "F16");  // rows of 40 are no blocks of 32
   EXPECT_EQ(made.find("norm")->stored_dtype, "F32");
   EXPECT_EQ(made.read("block.0.attn.q").quantized->scheme.bits, 4);
   // Cutting rows, and columns by whole groups, keeps codes; cutting inside a group dequantizes exactly.
@@ -432,9 +469,11 @@ TEST(Plan, FormatIsTheTypeThatValuesAreStoredIn) {
   const Model ragged = apply(columns, made);
   EXPECT_FALSE(ragged.read("block.0.attn.q").quantized);
   EXPECT_EQ(ragged.find("block.0.attn.q")->stored_dtype, "F32");
-  const std::vector<float> whole = made.read("block.0.attn.q").to_floats(), part = ragged.read("block.0.attn.q").to_floats();
+  const std::vector<float> whole = made.read("block.0.attn.q").to_floats(),
+                           part = ragged.read("block.0.attn.q").to_floats();
   for (int r = 0; r < 64; ++r)
-    for (int c = 0; c < 40; ++c) ASSERT_EQ(part[static_cast<std::size_t>(r * 40 + c)], whole[static_cast<std::size_t>(r * 64 + c)]);
+    for (int c = 0; c < 40; ++c)
+      ASSERT_EQ(part[static_cast<std::size_t>(r * 40 + c)], whole[static_cast<std::size_t>(r * 64 + c)]);
 }
 
 TEST(Plan, FilesRoundTripAndBindToTheirBase) {
@@ -459,7 +498,11 @@ TEST(Plan, FilesRoundTripAndBindToTheirBase) {
   write_plan(folder, plan);
   const Plan back = read_plan(folder / "plan.json");
   EXPECT_EQ(back.base_content, base.content_hash());
-  EXPECT_EQ(to_json(back).dump(), [&] { Plan p = plan; p.base_content = base.content_hash(); return to_json(p).dump(); }());
+  EXPECT_EQ(to_json(back).dump(), [&] {
+    Plan p = plan;
+    p.base_content = base.content_hash();
+    return to_json(p).dump();
+  }());
   const Model a = apply(plan, base), b = apply(back, base);
   EXPECT_EQ(a.content_hash(), b.content_hash());
   EXPECT_EQ(*b.read("block.0.ffn.up").quantized, q);
@@ -501,7 +544,8 @@ TEST(Plan, JsonIsStrict) {
 }
 
 TEST(Cost, HandCounted) {
-  const Model m = shape_only(json(R"({"model_type": "llama", "hidden_size": 4, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 3, "num_hidden_layers": 2,
+  const Model m = shape_only(json(
+      R"({"model_type": "llama", "hidden_size": 4, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 3, "num_hidden_layers": 2,
                                       "vocab_size": 5, "tie_word_embeddings": true})"));
   const Cost c = cost(m, 10);
   // block: q 16, k 8, v 8, o 16, gate 12, up 12, down 12, norms 8

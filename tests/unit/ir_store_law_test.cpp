@@ -1,5 +1,6 @@
-// The first law, for cut models: what a container says it can hold reads back as the same model; what it can't is refused before work.
-// Seeded plans that leave all blocks alike, on every tiny checkpoint, through both containers.
+// The first law, for cut models: what a container says it can hold reads back as the same model; what it
+// can't is refused before work. Seeded plans that leave all blocks alike, on every tiny checkpoint, through
+// both containers.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -32,7 +33,8 @@ class StoreLaw : public FolderTest {
   }
 };
 
-// attn_scale is a function of the head width in every container: a model with another one has its queries (or their norm's gain) scaled.
+// attn_scale is a function of the head width in every container: a model with another one has its queries (or
+// their norm's gain) scaled.
 void expect_same_model(const Model& model, const Model& again) {
   EXPECT_EQ(again.sizes(), model.sizes());
   Decoder expected = model.decoder();
@@ -50,11 +52,13 @@ void expect_same_model(const Model& model, const Model& again) {
       continue;
     }
     const bool normed = spec.block >= 0 && model.has("block." + std::to_string(spec.block) + ".attn.q_norm");
-    const bool scaled = normed ? spec.name.ends_with(".attn.q_norm") : spec.name.ends_with(".attn.q") || spec.name.ends_with(".attn.q.bias");
+    const bool scaled = normed ? spec.name.ends_with(".attn.q_norm")
+                               : spec.name.ends_with(".attn.q") || spec.name.ends_with(".attn.q.bias");
     const std::vector<float> x = a.to_floats(), y = b.to_floats();
     for (std::size_t i = 0; i < x.size(); ++i)
       if (scaled && fold != 1) {
-        ASSERT_NEAR(y[i], x[i] * fold, 1e-6 * std::abs(x[i] * fold) + (spec.stored_dtype == "F32" ? 0 : 1e-2 * std::abs(x[i])));
+        ASSERT_NEAR(y[i], x[i] * fold,
+                    1e-6 * std::abs(x[i] * fold) + (spec.stored_dtype == "F32" ? 0 : 1e-2 * std::abs(x[i])));
       } else {
         ASSERT_EQ(x[i], y[i]);
       }
@@ -70,8 +74,14 @@ TEST_F(StoreLaw, CutModelsReadBackOrAreRefused) {
     for (std::uint64_t seed = 0; seed < 24; ++seed) {
       testing::PlanMaker maker(base, seed);
       Plan plan = maker.uniform();
-      if (seed % 4 == 1) std::erase_if(plan.take, [](const auto& t) { return t.first != "block" && !t.first.ends_with(".ffn"); });
-      if (seed % 4 == 2) std::erase_if(plan.take, [](const auto& t) { return t.first == "hidden" || t.first.ends_with(".vd") || t.first.ends_with(".freq") || t.first.ends_with(".pass"); });
+      if (seed % 4 == 1)
+        std::erase_if(plan.take,
+                      [](const auto& t) { return t.first != "block" && !t.first.ends_with(".ffn"); });
+      if (seed % 4 == 2)
+        std::erase_if(plan.take, [](const auto& t) {
+          return t.first == "hidden" || t.first.ends_with(".vd") || t.first.ends_with(".freq") ||
+                 t.first.ends_with(".pass");
+        });
       const Verdict verdict = check(plan, base);
       ASSERT_TRUE(verdict.ok());
       const Model cut = apply(plan, base);
@@ -81,7 +91,9 @@ TEST_F(StoreLaw, CutModelsReadBackOrAreRefused) {
           ++refused;
           EXPECT_FALSE(verdict.cannot.at(container)[0].message.empty());
           const Names before = names();
-          EXPECT_THROW(container == "hf" ? write_hf(cut, folder_ / "refused", std::nullopt) : write_gguf(cut, folder_ / "refused.gguf", {}), Error);
+          EXPECT_THROW(container == "hf" ? write_hf(cut, folder_ / "refused", std::nullopt)
+                                         : write_gguf(cut, folder_ / "refused.gguf", {}),
+                       Error);
           EXPECT_EQ(names(), before);
           continue;
         }
@@ -99,16 +111,18 @@ TEST_F(StoreLaw, CutModelsReadBackOrAreRefused) {
   }
   EXPECT_GT(held, 100);
   EXPECT_GT(refused, 60);
-  EXPECT_EQ(per_family.size(), 12u);       // every family through both containers
+  EXPECT_EQ(per_family.size(), 12u);  // every family through both containers
 }
 
-// A head that lost entries keeps its scale: containers derive it from the width, so it moves into the weights.
+// A head that lost entries keeps its scale: containers derive it from the width, so it moves into the
+// weights.
 TEST_F(StoreLaw, ScaleMovesIntoQueriesOrTheirNorm) {
   for (const char* family : {"llama", "qwen3", "phi3"}) {
     SCOPED_TRACE(family);
     const Model base = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny" / family).string());
     Plan plan(base);
-    plan.config = std::make_shared<const Json>(parse_json(R"({"attn_scale": 0.75, "window": null})", "test", ErrorKind::Recipe));
+    plan.config = std::make_shared<const Json>(
+        parse_json(R"({"attn_scale": 0.75, "window": null})", "test", ErrorKind::Recipe));
     const Model changed = apply(plan, base);
     const Model again = through(changed, "hf");
     EXPECT_NE(again.decoder().attn_scale, 0.75);

@@ -1,4 +1,5 @@
-// Templates on shapes: counts of public models, and that each container stores each element of each logical tensor exactly once.
+// Templates on shapes: counts of public models, and that each container stores each element of each logical
+// tensor exactly once.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -15,50 +16,59 @@ namespace {
 struct PublicModel {
   const char* name;
   std::int64_t parameters;
-  const char* config;                    // the values of the public config.json that say shapes
+  const char* config;  // the values of the public config.json that say shapes
 };
 
 const std::vector<PublicModel>& public_models() {
   static const std::vector<PublicModel> all = {
-      {"SmolLM2-135M", 134'515'008, R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 0,
+      {"SmolLM2-135M", 134'515'008,
+       R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 0,
         "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664, "intermediate_size": 1536,
         "is_llama_config": true, "max_position_embeddings": 8192, "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30,
         "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
         "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers_version": "4.40.1", "use_cache": true, "vocab_size": 49152})"},
-      {"Llama-2-7B", 6'738'415'616, R"({"architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+      {"Llama-2-7B", 6'738'415'616,
+       R"({"architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
         "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "llama",
         "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
         "rope_scaling": null, "tie_word_embeddings": false, "torch_dtype": "float16", "transformers_version": "4.31.0.dev0", "use_cache": true, "vocab_size": 32000})"},
-      {"Mistral-7B-v0.1", 7'241'732'096, R"({"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+      {"Mistral-7B-v0.1", 7'241'732'096,
+       R"({"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
         "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336, "max_position_embeddings": 32768, "model_type": "mistral",
         "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
         "sliding_window": 4096, "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.34.0.dev0", "use_cache": true, "vocab_size": 32000})"},
-      {"Llama-3.2-1B", 1'235'814'400, R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 128000,
+      {"Llama-3.2-1B", 1'235'814'400,
+       R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 128000,
         "eos_token_id": 128001, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 8192,
         "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 16,
         "num_key_value_heads": 8, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 32.0, "high_freq_factor": 4.0,
         "low_freq_factor": 1.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"}, "rope_theta": 500000.0,
         "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers_version": "4.45.0.dev0", "use_cache": true, "vocab_size": 128256})"},
-      {"Qwen2-0.5B", 494'032'768, R"({"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643,
+      {"Qwen2-0.5B", 494'032'768,
+       R"({"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151643,
         "hidden_act": "silu", "hidden_size": 896, "initializer_range": 0.02, "intermediate_size": 4864, "max_position_embeddings": 131072,
         "max_window_layers": 24, "model_type": "qwen2", "num_attention_heads": 14, "num_hidden_layers": 24, "num_key_value_heads": 2,
         "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 131072, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
         "transformers_version": "4.40.1", "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})"},
-      {"Qwen3-0.6B", 596'049'920, R"({"architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643,
+      {"Qwen3-0.6B", 596'049'920,
+       R"({"architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 151643,
         "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu", "hidden_size": 1024, "initializer_range": 0.02, "intermediate_size": 3072,
         "max_position_embeddings": 40960, "max_window_layers": 28, "model_type": "qwen3", "num_attention_heads": 16, "num_hidden_layers": 28,
         "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": null, "rope_theta": 1000000, "sliding_window": null,
         "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})"},
-      {"GPT-2", 124'439'808, R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256,
+      {"GPT-2", 124'439'808,
+       R"({"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256,
         "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024,
         "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": null, "summary_first_dropout": 0.1,
         "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true,
         "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}, "vocab_size": 50257})"},
-      {"Pythia-70m", 70'426'624, R"({"architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu", "hidden_size": 512,
+      {"Pythia-70m", 70'426'624,
+       R"({"architectures": ["GPTNeoXForCausalLM"], "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "gelu", "hidden_size": 512,
         "initializer_range": 0.02, "intermediate_size": 2048, "layer_norm_eps": 1e-05, "max_position_embeddings": 2048, "model_type": "gpt_neox",
         "num_attention_heads": 8, "num_hidden_layers": 6, "rotary_emb_base": 10000, "rotary_pct": 0.25, "tie_word_embeddings": false,
         "torch_dtype": "float16", "transformers_version": "4.24.0", "use_cache": true, "use_parallel_residual": true, "vocab_size": 50304})"},
-      {"Phi-3-mini-4k", 3'821'079'552, R"({"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+      {"Phi-3-mini-4k", 3'821'079'552,
+       R"({"architectures": ["Phi3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
         "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "bos_token_id": 1, "embd_pdrop": 0.0, "eos_token_id": 32000, "hidden_act": "silu",
         "hidden_size": 3072, "initializer_range": 0.02, "intermediate_size": 8192, "max_position_embeddings": 4096, "model_type": "phi3",
         "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 32, "original_max_position_embeddings": 4096, "pad_token_id": 32000,
@@ -87,7 +97,8 @@ TEST(Template, ParameterCountsOfPublicModels) {
   }
 }
 
-// Every element of every stored tensor is visited by exactly one part, and every logical element by exactly one stored one.
+// Every element of every stored tensor is visited by exactly one part, and every logical element by exactly
+// one stored one.
 void expect_bijection(const std::vector<StoredTensor>& stored, const std::vector<TensorSpec>& logical) {
   std::map<std::string, std::vector<int>> hits;
   for (const TensorSpec& t : logical) {
@@ -125,15 +136,22 @@ void expect_bijection(const std::vector<StoredTensor>& stored, const std::vector
 // Tiny configs with every size different, so that a swapped axis can't hide.
 const std::vector<std::pair<const char*, const char*>>& tiny_configs() {
   static const std::vector<std::pair<const char*, const char*>> all = {
-      {"llama", R"({"model_type": "llama", "hidden_size": 15, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "intermediate_size": 7,
+      {"llama",
+       R"({"model_type": "llama", "hidden_size": 15, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "intermediate_size": 7,
         "num_hidden_layers": 2, "vocab_size": 11, "attention_bias": true, "mlp_bias": true})"},
-      {"llama grouped", R"({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 7,
+      {"llama grouped",
+       R"({"model_type": "llama", "hidden_size": 30, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 7,
         "num_hidden_layers": 2, "vocab_size": 11, "tie_word_embeddings": true})"},
-      {"qwen2", R"({"model_type": "qwen2", "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11})"},
-      {"qwen3", R"({"model_type": "qwen3", "hidden_size": 18, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 10, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11})"},
-      {"gpt2", R"({"model_type": "gpt2", "n_embd": 15, "n_head": 3, "n_layer": 2, "n_positions": 13, "vocab_size": 11, "n_inner": 7})"},
-      {"gpt_neox", R"({"model_type": "gpt_neox", "hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7, "rotary_pct": 0.4})"},
-      {"phi3", R"({"model_type": "phi3", "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7,
+      {"qwen2",
+       R"({"model_type": "qwen2", "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11})"},
+      {"qwen3",
+       R"({"model_type": "qwen3", "hidden_size": 18, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 10, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11})"},
+      {"gpt2",
+       R"({"model_type": "gpt2", "n_embd": 15, "n_head": 3, "n_layer": 2, "n_positions": 13, "vocab_size": 11, "n_inner": 7})"},
+      {"gpt_neox",
+       R"({"model_type": "gpt_neox", "hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7, "rotary_pct": 0.4})"},
+      {"phi3",
+       R"({"model_type": "phi3", "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7,
         "partial_rotary_factor": 0.75})"}};
   return all;
 }
@@ -143,7 +161,8 @@ TEST(Template, StoredTensorsAreABijectionInBothContainers) {
     for (const char* container : {"hf", "gguf"}) {
       SCOPED_TRACE(std::string(name) + " " + container);
       const Model model = shape_only(parse_json(text, name, ErrorKind::Model));
-      const Fit f = fit(facts_of(model.state()), container, std::string(container) == "hf" ? &model.config() : nullptr);
+      const Fit f =
+          fit(facts_of(model.state()), container, std::string(container) == "hf" ? &model.config() : nullptr);
       for (const Violation& v : f.violations) ADD_FAILURE() << v.message;
       ASSERT_FALSE(f.stored.empty());
       expect_bijection(f.stored, model.tensors());
@@ -157,9 +176,10 @@ TEST(Template, PublicModelsFitBothContainers) {
       SCOPED_TRACE(std::string(m.name) + " " + container);
       const Json config = config_of(m);
       const Model model = shape_only(config);
-      const Fit f = fit(facts_of(model.state()), container, std::string(container) == "hf" ? &config : nullptr);
+      const Fit f =
+          fit(facts_of(model.state()), container, std::string(container) == "hf" ? &config : nullptr);
       if (std::string(m.name) == "Mistral-7B-v0.1" && std::string(container) == "gguf") {
-        ASSERT_EQ(f.violations.size(), 1u);        // llama.cpp's llama has no attention window
+        ASSERT_EQ(f.violations.size(), 1u);  // llama.cpp's llama has no attention window
         EXPECT_EQ(f.violations[0].axis_or_tensor, "window");
         continue;
       }
@@ -183,21 +203,28 @@ TEST(Template, StoredShapesOfPublicModels) {
     const char* tensor;
     std::vector<std::int64_t> shape;
   };
-  const std::vector<Row> rows = {
-      {0, "hf", "model.layers.29.self_attn.k_proj.weight", {192, 576}}, {0, "gguf", "blk.29.attn_k.weight", {192, 576}},
-      {0, "hf", "model.embed_tokens.weight", {49152, 576}},             {4, "hf", "model.layers.3.self_attn.v_proj.bias", {128}},
-      {5, "hf", "model.layers.0.self_attn.q_norm.weight", {128}},       {5, "gguf", "blk.0.attn_output.weight", {1024, 2048}},
-      {6, "hf", "transformer.h.0.attn.c_attn.weight", {768, 2304}},     {6, "gguf", "blk.0.attn_qkv.weight", {2304, 768}},
-      {6, "hf", "transformer.h.11.mlp.c_proj.weight", {3072, 768}},     {6, "gguf", "position_embd.weight", {1024, 768}},
-      {7, "hf", "gpt_neox.layers.5.attention.query_key_value.weight", {1536, 512}}, {7, "hf", "embed_out.weight", {50304, 512}},
-      {8, "hf", "model.layers.0.self_attn.qkv_proj.weight", {9216, 3072}}, {8, "gguf", "blk.0.ffn_up.weight", {16384, 3072}}};
+  const std::vector<Row> rows = {{0, "hf", "model.layers.29.self_attn.k_proj.weight", {192, 576}},
+                                 {0, "gguf", "blk.29.attn_k.weight", {192, 576}},
+                                 {0, "hf", "model.embed_tokens.weight", {49152, 576}},
+                                 {4, "hf", "model.layers.3.self_attn.v_proj.bias", {128}},
+                                 {5, "hf", "model.layers.0.self_attn.q_norm.weight", {128}},
+                                 {5, "gguf", "blk.0.attn_output.weight", {1024, 2048}},
+                                 {6, "hf", "transformer.h.0.attn.c_attn.weight", {768, 2304}},
+                                 {6, "gguf", "blk.0.attn_qkv.weight", {2304, 768}},
+                                 {6, "hf", "transformer.h.11.mlp.c_proj.weight", {3072, 768}},
+                                 {6, "gguf", "position_embd.weight", {1024, 768}},
+                                 {7, "hf", "gpt_neox.layers.5.attention.query_key_value.weight", {1536, 512}},
+                                 {7, "hf", "embed_out.weight", {50304, 512}},
+                                 {8, "hf", "model.layers.0.self_attn.qkv_proj.weight", {9216, 3072}},
+                                 {8, "gguf", "blk.0.ffn_up.weight", {16384, 3072}}};
   const int smollm = 0, qwen2 = 4;
   ASSERT_STREQ(public_models()[smollm].name, "SmolLM2-135M");
   ASSERT_STREQ(public_models()[qwen2].name, "Qwen2-0.5B");
   for (const Row& row : rows) {
     const Json config = config_of(public_models()[static_cast<std::size_t>(row.model)]);
     const Model model = shape_only(config);
-    const Fit f = fit(facts_of(model.state()), row.container, std::string(row.container) == "hf" ? &config : nullptr);
+    const Fit f =
+        fit(facts_of(model.state()), row.container, std::string(row.container) == "hf" ? &config : nullptr);
     bool found = false;
     for (const StoredTensor& s : f.stored)
       if (s.name == row.tensor) {
@@ -210,7 +237,8 @@ TEST(Template, StoredShapesOfPublicModels) {
 
 // Which rows of the file a logical row is, worked by hand.
 TEST(Template, RowsOfInterleavedForms) {
-  const auto row_of = [](const char* config, const char* container, const std::string& stored_name, const std::string& logical, std::int64_t columns, std::int64_t row) {
+  const auto row_of = [](const char* config, const char* container, const std::string& stored_name,
+                         const std::string& logical, std::int64_t columns, std::int64_t row) {
     const Model model = shape_only(parse_json(config, "test", ErrorKind::Model));
     const Fit f = fit(facts_of(model.state()), container, nullptr);
     for (const StoredTensor& s : f.stored)
@@ -235,12 +263,16 @@ TEST(Template, RowsOfInterleavedForms) {
     return std::int64_t{-1};
   };
   // llama in GGUF: head of 4 = pairs (0, 2) and (1, 3) of the half-split order, stored next to each other.
-  const char* llama = R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})";
+  const char* llama =
+      R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})";
   const std::int64_t expected[] = {0, 2, 1, 3, 4, 6, 5, 7};
-  for (std::int64_t r = 0; r < 8; ++r) EXPECT_EQ(row_of(llama, "gguf", "blk.0.attn_q.weight", "block.0.attn.q", 8, r), expected[r]) << r;
-  for (std::int64_t r = 0; r < 8; ++r) EXPECT_EQ(row_of(llama, "hf", "model.layers.0.self_attn.q_proj.weight", "block.0.attn.q", 8, r), r);
+  for (std::int64_t r = 0; r < 8; ++r)
+    EXPECT_EQ(row_of(llama, "gguf", "blk.0.attn_q.weight", "block.0.attn.q", 8, r), expected[r]) << r;
+  for (std::int64_t r = 0; r < 8; ++r)
+    EXPECT_EQ(row_of(llama, "hf", "model.layers.0.self_attn.q_proj.weight", "block.0.attn.q", 8, r), r);
   // gpt_neox: heads of 4; the file has q0 k0 v0 q1 k1 v1 in Hugging Face, q0 q1 k0 k1 v0 v1 in GGUF.
-  const char* neox = R"({"model_type": "gpt_neox", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5, "rotary_pct": 0.5})";
+  const char* neox =
+      R"({"model_type": "gpt_neox", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5, "rotary_pct": 0.5})";
   const std::string fused = "gpt_neox.layers.0.attention.query_key_value.weight";
   EXPECT_EQ(row_of(neox, "hf", fused, "block.0.attn.q", 8, 4), 12);
   EXPECT_EQ(row_of(neox, "hf", fused, "block.0.attn.k", 8, 1), 5);
@@ -279,7 +311,9 @@ TEST(Resolve, OptionsOfPublicModels) {
 
 TEST(Resolve, UnknownKeysAndKindsAreRefusedByName) {
   const auto refused = [](const std::string& more, const std::string& word) {
-    Json config = parse_json(R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})", "t", ErrorKind::Model);
+    Json config = parse_json(
+        R"({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5})",
+        "t", ErrorKind::Model);
     config.update(parse_json(more, "t", ErrorKind::Model));
     try {
       shape_only(config);
@@ -307,16 +341,22 @@ TEST(Resolve, UnknownKeysAndKindsAreRefusedByName) {
 
 TEST(Resolve, OldAndNewRotaryKeysAgree) {
   const auto load = [](const std::string& more) {
-    Json config = parse_json(R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5,
-                                 "max_position_embeddings": 4096})", "t", ErrorKind::Model);
+    Json config = parse_json(
+        R"({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 3, "num_hidden_layers": 1, "vocab_size": 5,
+                                 "max_position_embeddings": 4096})",
+        "t", ErrorKind::Model);
     config.update(parse_json(more, "t", ErrorKind::Model));
     return shape_only(config).state().ropes[0];
   };
-  EXPECT_EQ(load(R"({"rope_theta": 5e5})"), load(R"({"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}})"));
+  EXPECT_EQ(load(R"({"rope_theta": 5e5})"),
+            load(R"({"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}})"));
   EXPECT_EQ(load(R"({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 2.0}})"),
             load(R"({"rope_parameters": {"rope_type": "linear", "factor": 2, "rope_theta": 5e5}})"));
-  EXPECT_EQ(load(R"({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 1024}})"),
-            load(R"({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 1024, "rope_theta": 5e5}})"));
+  EXPECT_EQ(
+      load(
+          R"({"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 1024}})"),
+      load(
+          R"({"rope_parameters": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 1024, "rope_theta": 5e5}})"));
 }
 
 TEST(Rope, DivisorsTellLlama3Apart) {

@@ -13,8 +13,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -213,13 +212,21 @@ double cpu_seconds() {
   return seconds(r.ru_utime) + seconds(r.ru_stime);
 }
 
-std::uint64_t anonymous_bytes() {
+namespace {
+
+// "KEY:   123 kB" of /proc/self/status in bytes, 0 when there is none.
+std::uint64_t status_bytes(const std::string& key) {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
-    unsigned long long kib = 0;
-    if (std::sscanf(line.c_str(), "RssAnon: %llu kB", &kib) == 1) return kib * 1024;
+    if (line.compare(0, key.size(), key) == 0) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
   }
   return 0;
 }
+
+}  // namespace
+
+std::uint64_t anonymous_bytes() { return status_bytes("RssAnon:"); }
+
+std::uint64_t reserved_bytes() { return status_bytes("VmData:"); }
 
 }  // namespace slmc::engine

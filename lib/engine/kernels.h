@@ -44,5 +44,6 @@ double peak_gflops();
 
 double cpu_seconds();                        // user + system time of this process
 std::uint64_t anonymous_bytes();             // resident anonymous memory of this process now (RssAnon); 0 where /proc is absent
+std::uint64_t reserved_bytes();              // private memory reserved, used or not (VmData): what RLIMIT_DATA counts
 
 }  // namespace slmc::engine

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/cancel.h"
+#include "engine/ops.h"
 
 namespace slmc::engine {
 
@@ -47,6 +48,12 @@ at::Tensor OpContext::windows(const std::string& which) {
 void add_op(Ops& ops, const stage::StageInfo& info, Op run) {
   SLMC_CHECK(!ops.contains(info.name));
   ops[info.name] = {&info, std::move(run)};
+}
+
+void add_measures(Ops& ops) {
+  add_eval(ops);
+  add_bench(ops);
+  add_generate(ops);
 }
 
 }  // namespace slmc::engine

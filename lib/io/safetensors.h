@@ -74,6 +74,7 @@ class SafetensorsWriter {
   SafetensorsWriter(SafetensorsWriter&&) noexcept;
   ~SafetensorsWriter();
   void write(std::string_view name, std::span<const std::byte> bytes);   // size must equal the entry's
+  void append(std::string_view name, std::span<const std::byte> bytes);  // the tensor's next bytes, when it never exists whole
   void finish();                                                         // every entry written, else SLMC_CHECK
 
  private:

@@ -17,7 +17,7 @@ struct Slot {  // where one tensor goes
   std::size_t shard = 0;
   std::uint64_t offset = 0;  // from the start of the shard's data, then of the shard
   std::uint64_t bytes = 0;
-  bool written = false;
+  std::uint64_t written = 0;       // bytes of it that are there
 };
 
 std::uint64_t bytes_of(const SafetensorsWriter::Entry& entry) {
@@ -63,7 +63,6 @@ struct SafetensorsWriter::State {
   std::vector<fs::path> paths;   // of the files
   fs::path index_path;           // empty when there is no index
   std::uint64_t total_bytes = 0;
-  std::size_t written = 0;
 
   // Fills shards in the given order, then lays each one out.
   State(std::vector<Entry> all, std::uint64_t shard_bytes) : entries(std::move(all)) {
@@ -74,7 +73,7 @@ struct SafetensorsWriter::State {
         ++shards;
         filled = 0;
       }
-      const bool fresh = slots.emplace(entry.name, Slot{shards - 1, 0, bytes, false}).second;
+      const bool fresh = slots.emplace(entry.name, Slot{shards - 1, 0, bytes, 0}).second;
       SLMC_CHECK(fresh && entry.name != "__metadata__");
       filled += bytes;
       total_bytes += bytes;
@@ -156,16 +155,21 @@ SafetensorsWriter SafetensorsWriter::single(const fs::path& file, std::vector<En
 
 void SafetensorsWriter::write(std::string_view name, std::span<const std::byte> bytes) {
   const auto it = state_->slots.find(name);
-  SLMC_CHECK(it != state_->slots.end() && !it->second.written);
+  SLMC_CHECK(it != state_->slots.end() && bytes.size() == it->second.bytes);
+  append(name, bytes);
+}
+
+void SafetensorsWriter::append(std::string_view name, std::span<const std::byte> bytes) {
+  const auto it = state_->slots.find(name);
+  SLMC_CHECK(it != state_->slots.end());
   Slot& slot = it->second;
-  SLMC_CHECK(bytes.size() == slot.bytes);
-  state_->files[slot.shard].write_at(slot.offset, bytes);
-  slot.written = true;
-  ++state_->written;
+  SLMC_CHECK(bytes.size() <= slot.bytes - slot.written);
+  state_->files[slot.shard].write_at(slot.offset + slot.written, bytes);
+  slot.written += bytes.size();
 }
 
 void SafetensorsWriter::finish() {
-  SLMC_CHECK(state_->written == state_->entries.size());
+  for (const auto& [name, slot] : state_->slots) SLMC_CHECK(slot.written == slot.bytes);
   state_->commit_all();
 }
 

@@ -1,0 +1,177 @@
+// The op eval: texts and tasks around evaluate.h. The protocol of perplexity is one sentence, printed with every result.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numbers>
+
+#include "core/cancel.h"
+#include "data/source.h"
+#include "engine/evaluate.h"
+#include "engine/kernels.h"
+#include "engine/ops.h"
+#include "engine/prompt.h"
+#include "io/safetensors.h"
+#include "stage/measures.h"
+
+namespace slmc::engine {
+namespace {
+
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Everything the tasks of one job share; weights are loaded once.
+struct Evaluation {
+  OpContext& context;
+  Loaded model;
+  std::optional<ir::Model> reference_files;
+  std::optional<Loaded> reference;
+
+  const text::Tokenizer& tokenizer() const { return tokenizer_of(context.model()); }
+};
+
+std::string whole_text(const std::filesystem::path& file) {
+  data::DomainSpec spec;
+  spec.name = file.filename().string();
+  spec.files = {file};
+  std::string out;
+  for (const std::string& document : data::read_documents(spec)) out += (out.empty() ? "" : "\n\n") + document;
+  return out;
+}
+
+// The first windows of a text as [n, window]; at most `most`. The text is tokenised once, whole; what is left over is dropped.
+at::Tensor windows_of(const std::vector<std::int32_t>& ids, std::int64_t window, std::int64_t most, const std::string& file) {
+  const std::int64_t there = static_cast<std::int64_t>(ids.size()) / window, n = std::min(most, there);
+  if (n == 0) {
+    throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}},
+                fmt::format("the text must hold a window of {} tokens, but is {} tokens long", window, ids.size()),
+                fmt::format("a window of {} would fit", ids.size()));
+  }
+  at::Tensor out = at::empty({n, window}, at::kLong);
+  std::copy(ids.begin(), ids.begin() + n * window, out.mutable_data_ptr<std::int64_t>());
+  return out;
+}
+
+// Bytes of text behind the predicted tokens: all but the first of each window.
+std::int64_t predicted_bytes(const at::Tensor& windows, const text::Tokenizer& tokenizer) {
+  std::int64_t bytes = 0;
+  const auto* ids = windows.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = 0; i < windows.numel(); ++i) {
+    if (i % windows.size(1) != 0) bytes += static_cast<std::int64_t>(tokenizer.piece(static_cast<std::int32_t>(ids[i])).size());
+  }
+  return bytes;
+}
+
+void require_same_ids(const Evaluation& e, const std::string& text, const std::vector<std::int32_t>& ids) {
+  const text::Tokenizer& other = tokenizer_of(*e.reference_files);
+  if (other.content_hash() == e.tokenizer().content_hash() || other.encode(text) == ids) return;
+  throw Error(ErrorKind::Usage, "the reference must read the text as the same tokens as the model, but its tokenizer gives others",
+              "compare a model with its ancestor, not with another family");
+}
+
+Json ppl_task(Evaluation& e, const stage::Settings& task) {
+  const std::string& file = task.text("ppl");
+  const std::string text = whole_text(file);
+  const std::vector<std::int32_t> ids = e.tokenizer().encode(text);
+  const at::Tensor windows = windows_of(ids, task.integer("window"), task.integer("windows"), file);
+  const std::int64_t predicted = windows.size(0) * (windows.size(1) - 1), bytes = predicted_bytes(windows, e.tokenizer());
+
+  std::optional<WindowComparison> both;
+  WindowScores scores;
+  if (e.reference) {
+    require_same_ids(e, text, ids);
+    both = compare_windows(e.model, *e.reference, windows, e.context.events);
+    scores = both->model;
+  } else {
+    scores = score_windows(e.model, windows, e.context.events);
+  }
+  const double nll = scores.mean();
+  Json out = {{"task", "ppl"},
+              {"file", file},
+              {"window", windows.size(1)},
+              {"windows", windows.size(0)},
+              {"tokens", predicted},
+              {"bytes", bytes},
+              {"protocol", fmt::format("first {} non-overlapping windows of {} tokens of the text tokenised once, no BOS, first token of each "
+                                       "window unscored", windows.size(0), windows.size(1))},
+              {"nll", nll},
+              {"nll_error", scores.standard_error()},
+              {"ppl", std::exp(nll)},
+              {"bits_per_byte", nll * static_cast<double>(predicted) / (static_cast<double>(bytes) * std::numbers::ln2)},
+              {"window_nll", scores.nll}};
+  if (both) {
+    out["reference_ppl"] = std::exp(both->reference.mean());
+    out["ppl_ratio"] = std::exp(nll - both->reference.mean());
+    out["kl"] = mean_of(both->kl);
+    out["top1_agreement"] = mean_of(both->top1);
+  }
+  return out;
+}
+
+std::span<const std::byte> bytes_of(const at::Tensor& t) {
+  return {static_cast<const std::byte*>(t.const_data_ptr()), static_cast<std::size_t>(t.nbytes())};
+}
+
+// Logits of every position, window by window.
+void save_logits(Evaluation& e, const stage::Settings& task, const std::string& file) {
+  const at::NoGradGuard no_grad;
+  const std::vector<std::int32_t> ids = e.tokenizer().encode(whole_text(task.text("ppl")));
+  const at::Tensor windows = windows_of(ids, task.integer("window"), task.integer("windows"), task.text("ppl"));
+  auto out = io::SafetensorsWriter::single(
+      file, {{"logits", DType::F32, {windows.size(0), windows.size(1), e.model.arch.sizes.vocab}}, {"ids", DType::I64, windows.sizes().vec()}});
+  out.write("ids", bytes_of(windows));
+  for (std::int64_t i = 0; i < windows.size(0); ++i) {
+    cancel_point("no logits were written");
+    const at::Tensor h = hidden_states(e.model.arch, e.model.weights, windows.narrow(0, i, 1).to(e.context.device));
+    const at::Tensor z = logits(e.model.arch, e.model.weights, h).to(at::kCPU, at::kFloat).contiguous();
+    out.append("logits", bytes_of(z));
+    e.context.events.progress("logits", i + 1, windows.size(0));
+  }
+  out.finish();
+}
+
+std::vector<stage::Settings> parse_tasks(const Json& list) {
+  std::vector<stage::Settings> out;
+  std::vector<Diagnostic> problems;
+  if (!list.is_array()) throw Error(ErrorKind::Usage, "the tasks must be a list, but are not");
+  for (const Json& item : list) {
+    stage::Settings task = stage::parse_settings(stage::eval_task_table(), item, [](std::string_view) { return Place{}; }, problems);
+    const int kinds = task.has("ppl") + task.has("choices") + task.has("pairs");
+    if (kinds != 1) throw Error(ErrorKind::Usage, "a task must have exactly one of ppl, choices and pairs, but has " + std::to_string(kinds));
+    out.push_back(std::move(task));
+  }
+  if (!problems.empty()) throw Error(ErrorKind::Usage, std::move(problems));
+  return out;
+}
+
+Json run_eval(OpContext& context) {
+  const double cpu = cpu_seconds();
+  const auto& settings = context.job.settings;
+  const std::vector<stage::Settings> tasks = parse_tasks(settings.data("tasks"));
+  const double start = now_s();
+  Evaluation e{context, load(context.model(), at::kFloat, context.device), std::nullopt, std::nullopt};
+  const double loaded = now_s() - start;
+  if (context.job.models.contains("reference")) {
+    e.reference_files = context.other("reference");
+    e.reference = load(*e.reference_files, at::kFloat, context.device);
+  }
+  Json results = Json::array();
+  bool saved = !settings.has("save_logits");
+  for (const stage::Settings& task : tasks) {
+    results.push_back(ppl_task(e, task));
+    if (!saved && task.has("ppl")) {
+      save_logits(e, task, settings.text("save_logits"));
+      saved = true;
+    }
+  }
+  if (!saved) throw Error(ErrorKind::Usage, "save_logits needs a perplexity task, but there is none");
+  return {{"model", {{"load_s", loaded}}}, {"tasks", results}, {"cpu_s", cpu_seconds() - cpu}};
+}
+
+}  // namespace
+
+void add_eval(Ops& ops) { add_op(ops, stage::eval_info(), run_eval); }
+
+}  // namespace slmc::engine

@@ -99,7 +99,7 @@ WindowComparison compare_windows(Loaded& model, Loaded& reference, const at::Ten
 namespace {
 
 // Sequences [begin, end) of `order` as rows padded with 0 on the right: attention is causal, so padding changes nothing before it.
-at::Tensor padded(const std::vector<Scored>& sequences, const std::vector<std::size_t>& order, std::size_t begin, std::size_t end) {
+at::Tensor padded(const std::vector<data::ScoredSequence>& sequences, const std::vector<std::size_t>& order, std::size_t begin, std::size_t end) {
   const std::size_t longest = sequences[order[end - 1]].ids.size();
   at::Tensor rows = at::zeros({static_cast<std::int64_t>(end - begin), static_cast<std::int64_t>(longest)}, at::kLong);
   for (std::size_t r = begin; r < end; ++r) {
@@ -109,12 +109,12 @@ at::Tensor padded(const std::vector<Scored>& sequences, const std::vector<std::s
   return rows;
 }
 
-void score_batch(Loaded& model, const Head& head, const std::vector<Scored>& sequences, const std::vector<std::size_t>& order,
+void score_batch(Loaded& model, const Head& head, const std::vector<data::ScoredSequence>& sequences, const std::vector<std::size_t>& order,
                  std::size_t begin, std::size_t end, std::vector<double>& out) {
   const at::Tensor rows = padded(sequences, order, begin, end);
   std::vector<std::int64_t> before, wanted;                                // flat positions that predict, and what
   for (std::size_t r = begin; r < end; ++r) {
-    const Scored& s = sequences[order[r]];
+    const data::ScoredSequence& s = sequences[order[r]];
     for (std::size_t t = static_cast<std::size_t>(s.start); t < s.ids.size(); ++t) {
       before.push_back(static_cast<std::int64_t>(r - begin) * rows.size(1) + static_cast<std::int64_t>(t) - 1);
       wanted.push_back(s.ids[t]);
@@ -125,7 +125,7 @@ void score_batch(Loaded& model, const Head& head, const std::vector<Scored>& seq
   const at::Tensor log_probs = target_log_probs(head, picked, at::tensor(wanted));
   std::int64_t at = 0;
   for (std::size_t r = begin; r < end; ++r) {
-    const Scored& s = sequences[order[r]];
+    const data::ScoredSequence& s = sequences[order[r]];
     const std::int64_t count = static_cast<std::int64_t>(s.ids.size()) - s.start;
     out[order[r]] = log_probs.narrow(0, at, count).sum().item<double>();
     at += count;
@@ -134,9 +134,9 @@ void score_batch(Loaded& model, const Head& head, const std::vector<Scored>& seq
 
 }  // namespace
 
-std::vector<double> log_likelihoods(Loaded& model, const std::vector<Scored>& sequences, stage::Events& events) {
+std::vector<double> log_likelihoods(Loaded& model, const std::vector<data::ScoredSequence>& sequences, stage::Events& events) {
   const at::NoGradGuard no_grad;
-  for (const Scored& s : sequences) SLMC_CHECK(s.start >= 1 && s.start <= static_cast<std::int64_t>(s.ids.size()));
+  for (const data::ScoredSequence& s : sequences) SLMC_CHECK(s.start >= 1 && s.start <= static_cast<std::int64_t>(s.ids.size()));
   std::vector<std::size_t> order(sequences.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return sequences[a].ids.size() < sequences[b].ids.size(); });

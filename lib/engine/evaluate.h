@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/eval_sets.h"
 #include "engine/decoder.h"
 #include "stage/job.h"
 
@@ -28,13 +29,8 @@ struct WindowComparison {
 };
 WindowComparison compare_windows(Loaded& model, Loaded& reference, const at::Tensor& windows, stage::Events& events);
 
-// A token sequence of which the part from `start` on is scored, given everything before it. start >= 1.
-struct Scored {
-  std::vector<std::int32_t> ids;
-  std::int64_t start = 1;
-};
-// Sum of ln p over the scored part of each; sequences of similar length share a batch. -inf never occurs: logits are finite.
-std::vector<double> log_likelihoods(Loaded& model, const std::vector<Scored>& sequences, stage::Events& events);
+// Sum of ln p over the scored part of each sequence; sequences of similar length share a batch.
+std::vector<double> log_likelihoods(Loaded& model, const std::vector<data::ScoredSequence>& sequences, stage::Events& events);
 
 double mean_of(const std::vector<double>& values);
 

@@ -3,12 +3,14 @@
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "core/cancel.h"
+#include "data/eval_sets.h"
 #include "data/source.h"
 #include "engine/evaluate.h"
 #include "engine/kernels.h"
@@ -110,6 +112,65 @@ Json ppl_task(Evaluation& e, const stage::Settings& task) {
   return out;
 }
 
+std::size_t largest(const double* first, std::size_t n) { return static_cast<std::size_t>(std::max_element(first, first + n) - first); }
+
+Json choices_task(Evaluation& e, const stage::Settings& task) {
+  const std::string& file = task.text("choices");
+  const std::vector<data::ChoiceItem> items = data::read_choices(file, task.integer("first"));
+  if (items.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the file must hold at least one item, but holds none");
+  std::vector<data::ScoredSequence> all;
+  for (const data::ChoiceItem& item : items) {
+    for (data::ScoredSequence& s : data::sequences(item, e.tokenizer())) all.push_back(std::move(s));
+  }
+  const std::vector<double> sums = log_likelihoods(e.model, all, e.context.events);
+  std::vector<double> per_character(sums.size());
+  for (std::size_t i = 0; i < sums.size(); ++i) per_character[i] = sums[i] / static_cast<double>(std::max<std::int64_t>(1, all[i].characters));
+  Json picks = Json::array(), picks_norm = Json::array();
+  std::int64_t right = 0, right_norm = 0;
+  std::size_t at = 0;
+  for (const data::ChoiceItem& item : items) {
+    const auto pick = static_cast<std::int64_t>(largest(sums.data() + at, item.choices.size()));
+    const auto pick_norm = static_cast<std::int64_t>(largest(per_character.data() + at, item.choices.size()));
+    right += pick == item.gold;
+    right_norm += pick_norm == item.gold;
+    picks.push_back(pick);
+    picks_norm.push_back(pick_norm);
+    at += item.choices.size();
+  }
+  const auto n = static_cast<double>(items.size());
+  return {{"task", "choices"}, {"file", file}, {"items", items.size()},
+          {"acc", static_cast<double>(right) / n}, {"acc_norm", static_cast<double>(right_norm) / n},
+          {"picks", picks}, {"picks_norm", picks_norm},
+          {"protocol", "sum of log-likelihoods of the choice after the context, no BOS; acc_norm divides by the choice's characters"}};
+}
+
+Json pairs_task(Evaluation& e, const stage::Settings& task) {
+  const std::string& file = task.text("pairs");
+  const std::vector<data::MinimalPair> pairs = data::read_pairs(file, task.integer("first"));
+  if (pairs.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the file must hold at least one pair, but holds none");
+  std::vector<data::ScoredSequence> all;
+  for (const data::MinimalPair& pair : pairs) {
+    all.push_back(data::sequence(pair.good, e.tokenizer()));
+    all.push_back(data::sequence(pair.bad, e.tokenizer()));
+  }
+  const std::vector<double> sums = log_likelihoods(e.model, all, e.context.events);
+  Json picks = Json::array();
+  std::int64_t right = 0;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const bool good = sums[2 * i] > sums[2 * i + 1];
+    right += good;
+    picks.push_back(good ? 0 : 1);
+  }
+  return {{"task", "pairs"}, {"file", file}, {"items", pairs.size()},
+          {"acc", static_cast<double>(right) / static_cast<double>(pairs.size())}, {"picks", picks},
+          {"protocol", "sum of log-likelihoods of the whole sentence from its second token on, no BOS"}};
+}
+
+Json run_task(Evaluation& e, const stage::Settings& task) {
+  if (task.has("ppl")) return ppl_task(e, task);
+  return task.has("choices") ? choices_task(e, task) : pairs_task(e, task);
+}
+
 std::span<const std::byte> bytes_of(const at::Tensor& t) {
   return {static_cast<const std::byte*>(t.const_data_ptr()), static_cast<std::size_t>(t.nbytes())};
 }
@@ -160,7 +221,7 @@ Json run_eval(OpContext& context) {
   Json results = Json::array();
   bool saved = !settings.has("save_logits");
   for (const stage::Settings& task : tasks) {
-    results.push_back(ppl_task(e, task));
+    results.push_back(run_task(e, task));
     if (!saved && task.has("ppl")) {
       save_logits(e, task, settings.text("save_logits"));
       saved = true;

@@ -118,5 +118,7 @@ if(NOT TARGET slmc::torch)
   target_include_directories(slmc::torch SYSTEM INTERFACE
     "${Torch_ROOT_DIR}/include" "${Torch_ROOT_DIR}/include/torch/csrc/api/include")
   target_compile_features(slmc::torch INTERFACE cxx_std_20)
+  # The wheel's folder holds another version of fmt's headers, found before the system's: no library that we link fits it.
+  target_compile_definitions(slmc::torch INTERFACE FMT_HEADER_ONLY)
   target_link_libraries(slmc::torch INTERFACE slmc::c10)
 endif()

@@ -16,6 +16,21 @@ std::string_view text_of(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+namespace {
+
+// "\r\n" and a lone "\r" become "\n".
+std::string with_plain_line_ends(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '\r') out += text[i];
+    else if (i + 1 == text.size() || text[i + 1] != '\n') out += '\n';
+  }
+  return out;
+}
+
+}  // namespace
+
 Json parse_line(std::string_view line, const std::string& file, int number) {
   try {
     Json object = parse_json(line, file, ErrorKind::Data);
@@ -49,7 +64,7 @@ std::string Documents::text(std::int64_t document) const {
   const Location& place = places_[static_cast<std::size_t>(document)];
   const MappedFile& file = files_[static_cast<std::size_t>(place.file)];
   const std::string_view bytes = text_of(file).substr(place.offset, place.bytes);
-  if (place.line == 0) return std::string(bytes);
+  if (place.line == 0) return with_plain_line_ends(bytes);
   const Json object = parse_line(bytes, file.path(), place.line);
   const auto field = object.find(field_);
   if (field == object.end() || !field->is_string())

@@ -76,6 +76,12 @@ Stream stream_of(const DataSpec& spec, const DomainSpec& domain, std::size_t tok
   return stream;
 }
 
+TEST_F(DataTest, LineEndsOfPlainTextBecomeNewlines) {
+  DomainSpec domain;
+  domain.files = {write("dos.txt", "a \r\n b\r\r\n\rc\r"), write("unix.txt", "a \n b")};
+  EXPECT_EQ(read_documents(domain), (std::vector<std::string>{"a \n b\n\n\nc\n", "a \n b"}));
+}
+
 TEST_F(DataTest, WindowsCutTheStreamsOfTheDomains) {
   for (const std::int64_t seq : {1, 5, 64, 333}) {
     const DataSpec s = spec(seq);

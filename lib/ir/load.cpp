@@ -133,6 +133,10 @@ fs::path cached_folder(const std::string& name, const LoadOptions& options) {
 
 }  // namespace
 
+fs::path find_model(const std::string& where, const LoadOptions& options) {
+  return where.starts_with("hf:") ? cached_folder(where.substr(3), options) : fs::path(where);
+}
+
 Model load(const std::string& where, const LoadOptions& options) {
   if (where.starts_with("hf:")) return load_folder(cached_folder(where.substr(3), options), options);
   const fs::path path(where);

@@ -116,6 +116,8 @@ struct LoadOptions {
   std::filesystem::path templates;                       // folder of more templates, searched before the built-in ones
 };
 Model load(const std::string& where, const LoadOptions& options = {});
+// The folder of hf:org/name in the cache; other names as they are.
+std::filesystem::path find_model(const std::string& where, const LoadOptions& options);
 
 // A model of given shape without weights (read() is Error(Model)): plans, costs and laws on shapes need no file.
 Model shape_only(const Json& hf_config);

@@ -26,6 +26,7 @@ std::string scalar(const Node& map, const char* key, const std::string& what, Pr
     if (!map.find(key)) problems.push_back({fmt::format("a stage must have '{}', {}, but has not", key, what), map.place, {}});
     return {};
   }
+  if (node->text.empty()) problems.push_back({fmt::format("the key '{}' of a stage must be {}, but is empty", key, what), node->place, {}});
   return node->text;
 }
 

@@ -11,8 +11,8 @@
 
 namespace slmc::recipe {
 
-// Hash of the sources built into this program, as cmake/source_hash.cmake took it: of lib/ without recipe and report, and of one
-// method folder ("pruning"); all of them when `folder` is "".
+// Hash of the sources built into this program, as cmake/source_hash.cmake took it: of lib/ without recipe and report, the engine's main and
+// the templates, and of one method folder ("pruning"); of all folders when `folder` is "", of none when it is "lib".
 std::string source_hash(const std::string& folder);
 std::string slmc_version();                                  // "0.1.0"
 

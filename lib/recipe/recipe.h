@@ -85,7 +85,6 @@ struct Recipe {
   std::filesystem::path report;               // absolute, or empty
   std::uint64_t seed = 0;
   std::string device;                         // "" = the caller's choice
-  std::vector<Diagnostic> warnings;           // nothing refused: "device: cuda" on a recipe from elsewhere, unused data
 };
 
 // `set` holds "width.ffn=1280", "seed=3", "data.calib.samples=64": a stage id or a top-level key, then the path. Stronger than the file.

@@ -43,8 +43,19 @@ struct Artefact {
   SharedJson sizes;                           // {"blocks": 27, "hidden": 576, "ffn": 1280 or [per block], "kv": 3, "heads": 9, "vocab": 49152}
 };
 
+// A model that a stage reads: an artefact of the chain, or one from outside.
+struct ModelInput {
+  std::string id;                             // "model", or the stage that makes it; "" = from outside
+  std::string path;                           // of the input and of those from outside; "" for what stages make
+  std::string source;                         // as the recipe names it, for the lineage
+  std::string key;                            // "" when facts are missing
+};
+
 struct StageForecast {
   Artefact out;
+  std::map<std::string, ModelInput> models;   // "model" is what it changes; others by setting name
+  std::map<std::string, const DataSection*> data;   // "calib", "train", settings of type Data; in Chain::recipe
+  SharedJson inputs;                          // what went into the key (keys.h); null when facts are missing
   std::string key;                            // 64 hex digits; "" when facts are missing
   std::filesystem::path folder;               // work/01-depth-1a2b3c4d
   bool reused = false;
@@ -56,8 +67,14 @@ struct StageForecast {
 
 // A resolved chain: the recipe with every `auto` that follows from shapes filled in.
 struct Chain {
+  Chain() = default;
+  Chain(Chain&&) = default;                   // moves, never copies: `data` points into the recipe
+  Chain& operator=(Chain&&) = default;
   Recipe recipe;
+  Environment environment;
   std::string model_path;                     // of the input, hf: resolved
+  std::string model_key;                      // keys.h
+  std::optional<ModelInput> reference;        // of the evaluation
   Artefact input;
   std::vector<StageForecast> stages;          // as recipe.stages
   std::uint64_t disk_bytes = 0;               // that a run from here would write, checkpoints included

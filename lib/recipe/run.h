@@ -32,7 +32,7 @@ using Executor = std::function<Json(const stage::Job& job, const Sink& sink)>;
 enum class Keep { All, Last };                // stage folders of this recipe after a run that succeeded
 
 struct RunOptions {
-  std::filesystem::path work;                 // made when missing
+  std::filesystem::path work;                 // as in the chain's environment; made when missing
   std::filesystem::path cache;                // statistics, shared between runs
   std::filesystem::path events;               // JSON lines are appended; empty = none
   std::filesystem::path output;               // the last artefact is delivered here as well (copied); empty = stays in work
@@ -42,7 +42,7 @@ struct RunOptions {
   std::vector<std::string> force;             // ids to make again although they are there; "*" = all
   Keep keep = Keep::All;
   std::string device = "cpu";
-  int threads = 1;
+  int threads = 1;                            // as in the chain's environment
   std::uint64_t max_ram = 0;                  // bytes; 0 = no limit
   std::uint64_t least_free_disk = 256u << 20; // kept free beyond the forecast; checked before anything starts
 };
@@ -83,8 +83,8 @@ struct RunResult {
 //   {"event": "eval", "stage": id, "metrics": {...}}    {"event": "gate", "metric": ..., "value": ..., "met": true}
 RunResult run(const Chain& chain, const RunOptions& options, const Executor& execute, const Sink& sink);
 
-// The kernel path that this work folder started with, "" for none: ask the engine for it, so that a measurement that could go either way
-// does not split a chain. `run` writes it.
-std::string kept_gemm(const std::filesystem::path& work);
+// The kernel path that this work folder started with on "cpu" or "cuda", "" for none: ask the engine for it, so that a measurement that could
+// go either way does not split a chain. `run` writes it.
+std::string kept_gemm(const std::filesystem::path& work, const std::string& device = "cpu");
 
 }  // namespace slmc::recipe

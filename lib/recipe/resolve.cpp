@@ -1,0 +1,346 @@
+#include "recipe/resolve.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/file.h"
+#include "core/hash.h"
+#include "core/rng.h"
+#include "core/units.h"
+#include "recipe/keys.h"
+#include "recipe/store.h"
+#include "recipe/walk.h"
+
+namespace slmc::recipe {
+namespace fs = std::filesystem;
+using stage::Type;
+
+namespace {
+
+// Problems remember whose fault they are; a mixture is the recipe's.
+struct Found {
+  Problems problems;
+  std::set<ErrorKind> kinds;
+  void add(ErrorKind kind, Diagnostic problem) {
+    problems.push_back(std::move(problem));
+    kinds.insert(kind);
+  }
+  void raise(const std::string& text) { throw_problems(std::move(problems), text, kinds.size() == 1 ? *kinds.begin() : ErrorKind::Recipe); }
+};
+
+std::string sibling_hint(const fs::path& path) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (fs::directory_iterator it(path.parent_path(), ignored), end; !ignored && it != end; it.increment(ignored)) names.push_back(it->path().filename().string());
+  const std::string name = closest(path.filename().string(), names);
+  return name.empty() ? "" : fmt::format("did you mean '{}'?", (path.parent_path() / name).string());
+}
+
+void require_file(const fs::path& path, const Place& place, const std::string& what, Found& found) {
+  std::error_code ignored;
+  if (fs::is_regular_file(path, ignored)) return;
+  if (fs::exists(path, ignored)) {
+    found.add(ErrorKind::Data, {fmt::format("{} must be a file, but '{}' is a folder", what, path.string()), place, {}});
+  } else {
+    found.add(ErrorKind::Data, {fmt::format("{} must exist, but '{}' does not", what, path.string()), place, sibling_hint(path)});
+  }
+}
+
+// The path of a model that no stage makes; "" with a problem when there is none.
+std::string require_model(const std::string& where, const Place& place, const std::string& what, const Environment& environment, Found& found) {
+  try {
+    const std::string path = find_model(where, environment.hf_cache);
+    if (fs::exists(path)) return path;
+    found.add(ErrorKind::Model, {fmt::format("{} must exist, but '{}' does not", what, path), place, sibling_hint(path)});
+  } catch (const Error& error) {
+    found.add(error.kind(), {error.message(), place, error.diagnostics().front().hint});
+  }
+  return {};
+}
+
+// Sections that a stage reads: what it needs, and what its settings name.
+std::map<std::string, const DataSection*> data_of(const Recipe& recipe, const StageEntry& entry) {
+  std::map<std::string, const DataSection*> out;
+  const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
+  if (needs.calib && recipe.data.contains("calib")) out["calib"] = &recipe.data.at("calib");
+  if (needs.train && recipe.data.contains("train")) out["train"] = &recipe.data.at("train");
+  for (const stage::Setting& s : entry.info->settings) {
+    if (s.type != Type::Data || !entry.settings.has(s.name)) continue;
+    const auto inline_data = entry.data.find(s.name);
+    out[s.name] = inline_data != entry.data.end() ? &inline_data->second : &recipe.data.at(entry.settings.data(s.name).get<std::string>());
+  }
+  return out;
+}
+
+void check_files(const Recipe& recipe, Found& found) {
+  std::set<const DataSection*> used;
+  for (const StageEntry& entry : recipe.stages) {
+    for (const auto& [name, section] : data_of(recipe, entry)) used.insert(section);
+    for (const stage::Setting& s : entry.info->settings) {
+      if (s.type != Type::Path || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
+      const auto place = entry.places.find(s.name);
+      require_file(entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second, fmt::format("the file of '{}'", s.name), found);
+    }
+  }
+  for (const DataSection* section : used) {
+    for (const DataFile& file : section->files) require_file(file.path, file.place, "the file", found);
+  }
+  if (!recipe.eval) return;
+  for (const EvalTask& task : recipe.eval->tasks) require_file(task.file, task.place, "the file", found);
+}
+
+void warn_of_unused_data(Chain& chain) {
+  std::set<const DataSection*> used;
+  for (const StageForecast& stage : chain.stages) {
+    for (const auto& [name, section] : stage.data) used.insert(section);
+  }
+  for (const auto& [name, section] : chain.recipe.data) {
+    if (!used.contains(&section)) chain.warnings.push_back(fmt::format("the data '{}' is used by no stage", name));
+  }
+}
+
+ModelInput input_of(const Chain& chain, const std::string& where, const Place& place, const std::string& what, Found& found) {
+  ModelInput out;
+  out.source = where;
+  if (where.starts_with("$")) {
+    out.id = where.substr(1);
+    if (out.id == "model") out.path = chain.model_path;
+    if (out.id == "model") out.source = chain.recipe.model;
+  } else {
+    out.path = require_model(where, place, what, chain.environment, found);
+  }
+  return out;
+}
+
+// Everything a stage reads besides data: what it changes, and its settings of type Model.
+std::map<std::string, ModelInput> inputs_of(const Chain& chain, std::size_t i, Found& found) {
+  const StageEntry& entry = chain.recipe.stages[i];
+  std::map<std::string, ModelInput> out;
+  out["model"] = input_of(chain, i == 0 ? "$model" : "$" + chain.recipe.stages[i - 1].id, entry.place, "the model", found);
+  for (const stage::Setting& s : entry.info->settings) {
+    if (s.type != Type::Model || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
+    const auto place = entry.places.find(s.name);
+    out[s.name] = input_of(chain, entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second, fmt::format("the model of '{}'", s.name), found);
+  }
+  return out;
+}
+
+// Models from outside are hashed once each.
+class ModelKeys {
+ public:
+  explicit ModelKeys(const Chain& chain) : chain_(chain) {}
+  std::string of(const ModelInput& input) {
+    if (input.id == "model") return chain_.model_key;
+    for (const StageForecast& stage : chain_.stages) {
+      if (stage.out.id == input.id) return stage.key;
+    }
+    std::string& key = outside_[input.path];
+    if (key.empty()) key = model_key(input.path);
+    return key;
+  }
+
+ private:
+  const Chain& chain_;
+  std::map<std::string, std::string> outside_;
+};
+
+KeyInputs key_inputs(const Chain& chain, std::size_t i, const StageForecast& forecast) {
+  const StageEntry& entry = chain.recipe.stages[i];
+  KeyInputs out;
+  out.op = entry.use;
+  out.method_folder = entry.info->folder;
+  out.seed = derive_seed(chain.recipe.seed, entry.id);
+  out.trains = entry.info->trains;
+  out.threads = chain.environment.threads;
+  out.ranks = chain.environment.ranks;
+  out.source = source_hash(entry.info->folder);
+  if (entry.info->needs.engine) out.facts = *chain.environment.facts;
+  for (const auto& [name, input] : forecast.models) out.models[name] = input.key;
+  for (const auto& [name, section] : forecast.data) out.data[name] = data_key(*section);
+  Json settings = to_json(entry.settings);
+  for (const stage::Setting& s : entry.info->settings) {
+    if (s.type == Type::Path && entry.settings.has(s.name) && !entry.settings.is_auto(s.name)) out.files[s.name] = sha256_file(entry.settings.text(s.name));
+    if (s.type == Type::Path || s.type == Type::Model || s.type == Type::Data) settings.erase(s.name);
+  }
+  out.settings = std::make_shared<const Json>(std::move(settings));
+  return out;
+}
+
+// The settings in which two manifests' inputs differ, as a sentence; "" when nothing that has a name does.
+std::string difference(const Json& old, const Json& now) {
+  for (const char* group : {"settings", "models", "data", "files", "engine"}) {
+    const Json& a = old.value(group, Json::object());
+    for (const auto& [name, value] : now[group].items()) {
+      if (a.is_object() && a.contains(name) && a[name] == value) continue;
+      const bool shown = std::string_view(group) == "settings" || std::string_view(group) == "engine";
+      const std::string was = a.is_object() && a.contains(name) ? dump_compact(a[name]) : "unset";
+      return shown ? fmt::format("'{}' was {}", name, was) : fmt::format("the {} '{}' is another", std::string(group).substr(0, std::string(group).size() - 1), name);
+    }
+  }
+  for (const char* name : {"seed", "threads", "ranks"}) {
+    if (now.contains(name) && old.value(name, Json()) != now[name]) return fmt::format("'{}' was {}", name, dump_compact(old.value(name, Json())));
+  }
+  if (old.value("source", "") != now.value("source", "")) return "slmc itself has changed";
+  return {};
+}
+
+// Why a stage has no result with this key: what the newest result of the same stage was made from.
+std::string explain(const Environment& environment, std::size_t i, const StageForecast& forecast) {
+  const std::string prefix = fmt::format("{:02}-{}-", i + 1, forecast.out.id);
+  fs::path newest;
+  std::error_code ignored;
+  for (fs::directory_iterator it(environment.work, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    if (!it->path().filename().string().starts_with(prefix) || !fs::exists(it->path() / "manifest.json")) continue;
+    if (newest.empty() || fs::last_write_time(it->path() / "manifest.json") > fs::last_write_time(newest / "manifest.json")) newest = it->path();
+  }
+  if (newest.empty()) return "no result yet";
+  try {
+    const Json manifest = read_json(newest / "manifest.json", ErrorKind::Model);
+    if (manifest.value("key", "") == forecast.key) return "the last result is damaged";
+    const std::string what = difference(manifest.at("inputs"), *forecast.inputs);
+    return what.empty() ? "the last result was made from other inputs" : "since the last result: " + what;
+  } catch (const Error&) {
+  } catch (const Json::exception&) {
+  }
+  return "the last result is damaged";
+}
+
+void add_keys(Chain& chain, std::size_t i, ModelKeys& keys) {
+  StageForecast& forecast = chain.stages[i];
+  for (auto& [name, input] : forecast.models) input.key = keys.of(input);
+  const KeyInputs inputs = key_inputs(chain, i, forecast);
+  forecast.inputs = std::make_shared<const Json>(to_json(inputs));
+  forecast.key = key_of(inputs);
+  forecast.folder = stage_folder(chain.environment.work, i + 1, forecast.out.id, forecast.key);
+  const std::optional<Json> manifest = read_manifest(forecast.folder, forecast.key);
+  forecast.reused = manifest && artefact_is_whole(forecast.folder, *manifest, false);
+  if (!forecast.reused) forecast.why = explain(chain.environment, i, forecast);
+}
+
+ir::Model load_input(const Chain& chain, Found& found) {
+  try {
+    return ir::load(chain.model_path, {chain.environment.hf_cache, chain.environment.templates});
+  } catch (const Error& error) {
+    if (found.problems.empty()) throw;
+    for (const Diagnostic& d : error.diagnostics()) found.add(error.kind(), d);
+    found.raise(chain.recipe.text);
+    throw;
+  }
+}
+
+void warn_of_quantized_input(const ir::Model& input, Chain& chain) {
+  for (const ir::TensorSpec& t : input.tensors()) {
+    if (t.derived || t.shape.size() != 2 || t.stored_dtype.empty() || std::isupper(static_cast<unsigned char>(t.stored_dtype[0]))) continue;
+    chain.warnings.push_back(fmt::format("the model holds quantized weights ({}); stages work on their dequantized values", t.stored_dtype));
+    return;
+  }
+}
+
+void walk_chain(const ir::Model& input, Chain& chain, Found& found) {
+  Walk walk = start_walk(input);
+  chain.input = walk.at;
+  chain.input.bytes = bytes_on_disk(chain.model_path);
+  for (std::size_t i = 0; i < chain.recipe.stages.size(); ++i) {
+    StageForecast& forecast = chain.stages[i];
+    predict(walk, chain.recipe.stages[i], chain.recipe, chain.environment.threads, forecast);
+    Problems problems;
+    forecast.out = walk_stage(walk, chain.recipe, i, forecast.assumed, problems);
+    for (Diagnostic& d : problems) found.add(ErrorKind::Recipe, std::move(d));
+  }
+}
+
+Chain resolve_all(Recipe recipe, const Environment& environment) {
+  Found found;
+  Chain chain;
+  chain.recipe = std::move(recipe);
+  chain.environment = environment;
+  chain.model_path = require_model(chain.recipe.model, chain.recipe.model_place, "the model", environment, found);
+  check_files(chain.recipe, found);
+  chain.stages.resize(chain.recipe.stages.size());
+  for (std::size_t i = 0; i < chain.stages.size(); ++i) {
+    chain.stages[i].out.id = chain.recipe.stages[i].id;
+    chain.stages[i].data = data_of(chain.recipe, chain.recipe.stages[i]);
+    chain.stages[i].models = inputs_of(chain, i, found);
+  }
+  if (chain.recipe.eval && !chain.recipe.eval->reference.empty()) {
+    chain.reference = input_of(chain, chain.recipe.eval->reference, chain.recipe.eval->place, "the reference", found);
+  }
+  if (chain.model_path.empty()) found.raise(chain.recipe.text);
+  const ir::Model input = load_input(chain, found);
+  walk_chain(input, chain, found);
+  found.raise(chain.recipe.text);
+  warn_of_unused_data(chain);
+  warn_of_quantized_input(input, chain);
+  if (!environment.facts) return chain;
+  chain.model_key = model_key(chain.model_path);
+  ModelKeys keys(chain);
+  for (std::size_t i = 0; i < chain.stages.size(); ++i) add_keys(chain, i, keys);
+  if (chain.reference) chain.reference->key = keys.of(*chain.reference);
+  for (const StageForecast& stage : chain.stages) {
+    if (!stage.reused) chain.disk_bytes += static_cast<std::uint64_t>(stage.out.bytes);
+  }
+  return chain;
+}
+
+Json artefact_json(const Artefact& a) {
+  Json out = {{"id", a.id}, {"container", a.container}, {"parameters", a.parameters}, {"bytes", a.bytes}, {"kv_bytes_per_token", a.kv_bytes_per_token}, {"exact", a.exact}};
+  out["sizes"] = a.sizes ? *a.sizes : Json::object();
+  out["cannot"] = Json::object();
+  for (const auto& [container, why] : a.cannot) out["cannot"][container] = why;
+  return out;
+}
+
+// Each setting with where its value comes from.
+Json settings_json(const StageEntry& entry) {
+  Json out = Json::object();
+  const Json values = to_json(entry.settings);
+  for (const auto& [name, value] : values.items()) {
+    const stage::Value& held = entry.settings.all().at(name);
+    const char* from = held.is_auto || held.from == stage::Value::From::Auto ? "auto"
+                       : held.from == stage::Value::From::Recipe            ? "recipe"
+                       : held.from == stage::Value::From::Flag              ? "flag"
+                                                                            : "default";
+    out[name] = {{"value", value}, {"from", from}};
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string find_model(const std::string& where, const fs::path& hf_cache) {
+  if (!where.starts_with("hf:")) return where;
+  return ir::find_model(where, {hf_cache, {}}).string();
+}
+
+Chain resolve(Recipe recipe, const Environment& environment) {
+  try {
+    return resolve_all(std::move(recipe), environment);
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}}, fmt::format("the files must be readable, but are not: {}", error.code().message()));
+  }
+}
+
+Json to_json(const Chain& chain) {
+  Json out = {{"schema", "slmc.plan/1"}, {"name", chain.recipe.name}, {"model", chain.model_path}, {"input", artefact_json(chain.input)}};
+  out["stages"] = Json::array();
+  for (std::size_t i = 0; i < chain.stages.size(); ++i) {
+    const StageForecast& stage = chain.stages[i];
+    Json entry = {{"id", stage.out.id}, {"use", chain.recipe.stages[i].use}, {"settings", settings_json(chain.recipe.stages[i])}, {"result", artefact_json(stage.out)}};
+    entry["key"] = stage.key;
+    entry["folder"] = stage.folder.string();
+    entry["reused"] = stage.reused;
+    entry["why"] = stage.why;
+    entry["peak_bytes"] = stage.peak_bytes;
+    entry["seconds"] = stage.seconds;
+    entry["assumed"] = stage.assumed;
+    out["stages"].push_back(std::move(entry));
+  }
+  out["disk_bytes"] = chain.disk_bytes;
+  out["warnings"] = chain.warnings;
+  return out;
+}
+
+}  // namespace slmc::recipe

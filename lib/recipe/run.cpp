@@ -1,0 +1,259 @@
+#include "recipe/run.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/cancel.h"
+#include "core/file.h"
+#include "core/units.h"
+#include "ir/cost.h"
+#include "recipe/lineage.h"
+#include "recipe/run_state.h"
+#include "recipe/store.h"
+
+namespace slmc::recipe {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int kEngineVersion = 1;
+
+std::string device_kind(const std::string& device) { return device.substr(0, device.find(':')); }
+
+void keep_gemm(const RunState& state) {
+  const fs::path file = state.options.work / "engine.json";
+  const std::string device = device_kind(state.options.device);
+  const std::string& gemm = state.chain.environment.facts->gemm;
+  if (kept_gemm(state.options.work, device) == gemm) return;
+  Json kept = {{"slmc_engine", kEngineVersion}, {"gemm", Json::object()}};
+  for (const std::string& other : {std::string("cpu"), std::string("cuda")}) {
+    const std::string value = other == device ? gemm : kept_gemm(state.options.work, other);
+    if (!value.empty()) kept["gemm"][other] = value;
+  }
+  write_json(file, kept);
+}
+
+std::size_t index_of(const Chain& chain, const std::string& id, const char* option) {
+  std::vector<std::string> ids;
+  for (const StageForecast& stage : chain.stages) ids.push_back(stage.out.id);
+  const auto it = std::find(ids.begin(), ids.end(), id);
+  if (it != ids.end()) return static_cast<std::size_t>(it - ids.begin());
+  const std::string guess = closest(id, ids);
+  throw Error(ErrorKind::Usage, fmt::format("the option --{} must name a stage of the recipe, but '{}' is none", option, id),
+              guess.empty() ? "" : fmt::format("did you mean '{}'?", guess));
+}
+
+// Which stages run: those asked for by force, and those whose artefact is missing although something needs it. What nothing needs any more
+// (a stage before one that is reused) may be missing.
+struct Decision {
+  std::size_t stages = 0;                       // how many of the chain this run is about (--until)
+  std::vector<std::optional<Json>> manifests;
+  std::vector<bool> present;                    // the artefact is there, whole
+  std::vector<bool> runs;
+};
+
+class Needs {
+ public:
+  Needs(const Chain& chain, Decision& decision) : chain_(chain), decision_(decision) {}
+  // `id` must be there: run its stage unless it is.
+  void need(const std::string& id) {
+    if (id.empty() || id == "model") return;
+    for (std::size_t i = 0; i < decision_.stages; ++i) {
+      if (chain_.stages[i].out.id == id && !decision_.present[i]) run(i);
+    }
+  }
+  void run(std::size_t i) {
+    if (decision_.runs[i]) return;
+    decision_.runs[i] = true;
+    for (const auto& [name, input] : chain_.stages[i].models) need(input.id);
+  }
+
+ private:
+  const Chain& chain_;
+  Decision& decision_;
+};
+
+bool is_measured(const Chain& chain, std::size_t i, std::size_t stages) {
+  return chain.recipe.eval && (chain.recipe.eval->every_stage || i + 1 == stages);
+}
+
+Decision decide(const Chain& chain, const RunOptions& options) {
+  Decision out;
+  out.stages = options.until.empty() ? chain.stages.size() : index_of(chain, options.until, "until") + 1;
+  const std::size_t from = options.from.empty() ? 0 : index_of(chain, options.from, "from");
+  for (std::size_t i = 0; i < out.stages; ++i) {
+    const StageForecast& stage = chain.stages[i];
+    out.manifests.push_back(read_manifest(stage.folder, stage.key));
+    out.present.push_back(out.manifests[i] && artefact_is_whole(stage.folder, *out.manifests[i], true));
+  }
+  out.runs.assign(out.stages, false);
+  Needs needs(chain, out);
+  for (const std::string& id : options.force) {
+    if (id != "*") index_of(chain, id, "force");
+  }
+  for (std::size_t i = out.stages; i-- > 0;) {
+    const bool forced = std::any_of(options.force.begin(), options.force.end(), [&](const std::string& id) { return id == "*" || id == chain.stages[i].out.id; });
+    const bool unmeasured = is_measured(chain, i, out.stages) && !is_evaluated(chain, chain.stages[i].key);
+    if (forced || !out.manifests[i]) needs.run(i);
+    if (i + 1 == out.stages || unmeasured) needs.need(chain.stages[i].out.id);
+    if (unmeasured && chain.reference) needs.need(chain.reference->id);
+  }
+  if (chain.recipe.eval && chain.reference && !is_evaluated(chain, chain.model_key)) needs.need(chain.reference->id);
+  for (std::size_t i = 0; i < from; ++i) {
+    if (i >= out.stages || !out.runs[i]) continue;
+    throw Error(ErrorKind::Usage, fmt::format("the stages before --from {} must be finished, but '{}' is not", options.from, chain.stages[i].out.id),
+                "run without --from, or begin at that stage");
+  }
+  return out;
+}
+
+void require_disk(const RunState& state, const Decision& decision) {
+  std::uint64_t wanted = state.options.least_free_disk;
+  for (std::size_t i = 0; i < decision.stages; ++i) {
+    // The model, and for training three copies of its weights in fp32 (weights and two moments).
+    const Artefact& out = state.chain.stages[i].out;
+    if (decision.runs[i]) wanted += static_cast<std::uint64_t>(out.bytes) + (state.chain.recipe.stages[i].info->trains ? 12 * static_cast<std::uint64_t>(out.parameters) : 0);
+  }
+  const std::uint64_t have = free_bytes(state.options.work);
+  if (have >= wanted) return;
+  throw Error(ErrorKind::Resource, Place{state.options.work.string(), 0, 0, 1, {}},
+              fmt::format("the disk must have about {} free, but has {}", format_bytes(wanted), format_bytes(have)), "free some space, or choose another folder with --work");
+}
+
+void require_output(const RunOptions& options) {
+  if (options.output.empty() || options.replace_output || !fs::exists(options.output)) return;
+  if (fs::is_directory(options.output) && fs::is_empty(options.output)) return;
+  throw Error(ErrorKind::Usage, Place{options.output.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or use --force");
+}
+
+Row input_row(const Chain& chain) {
+  Row row;
+  row.artefact = chain.input;
+  row.path = chain.model_path;
+  row.key = chain.model_key;
+  row.file_bytes = bytes_on_disk(chain.model_path);
+  return row;
+}
+
+// The lineage beside a finished artefact gets the numbers measured before and after its stage.
+void note_metrics(const Row& row, const Row& before) {
+  if (!fs::exists(row.path)) return;
+  Json lineage = read_lineage(row.path);
+  if (lineage.empty()) return;
+  const Json old = lineage.back();
+  Json& metrics = lineage.back()["metrics"] = Json::object();
+  for (const auto& [name, from] : {std::pair{"before", &before}, {"after", &row}}) {
+    metrics[name] = Json::object();
+    for (const auto& [metric, value] : from->metrics) metrics[name][metric] = value;
+  }
+  if (lineage.back() != old) write_lineage(row.path, lineage);
+}
+
+void run_stages(RunState& state, Decision& decision) {
+  const Chain& chain = state.chain;
+  state.rows.push_back(input_row(chain));
+  add_own_metrics(state.rows[0], state.rows[0]);
+  // A reference that a stage makes can only be compared with once it is there: the input is then measured after it.
+  const bool reference_is_made = chain.reference && !chain.reference->id.empty() && chain.reference->id != "model";
+  if (chain.recipe.eval && !reference_is_made) evaluate(state, state.rows[0]);
+  std::vector<std::size_t> unmeasured;
+  for (std::size_t i = 0; i < decision.stages; ++i) {
+    cancel_point("finished stages are kept; the same command goes on from here");
+    if (decision.runs[i]) {
+      make_stage(state, i);
+      decision.manifests[i] = read_manifest(chain.stages[i].folder, chain.stages[i].key);
+      SLMC_CHECK(decision.manifests[i].has_value());
+    } else {
+      state.emit({{"event", "stage"}, {"stage", chain.stages[i].out.id}, {"key", chain.stages[i].key}, {"state", "reused"}});
+    }
+    Row row = row_of(state, i, *decision.manifests[i]);
+    row.reused = !decision.runs[i];
+    add_own_metrics(row, state.rows[0]);
+    state.rows.push_back(std::move(row));
+    const bool reference_is_here = !reference_is_made || std::any_of(state.rows.begin(), state.rows.end(), [&](const Row& r) { return r.artefact.id == chain.reference->id; });
+    if (is_measured(chain, i, decision.stages)) unmeasured.push_back(i);
+    if (!reference_is_here) continue;
+    if (chain.recipe.eval && reference_is_made && chain.stages[i].out.id == chain.reference->id) evaluate(state, state.rows[0]);
+    for (const std::size_t k : unmeasured) evaluate(state, state.rows[k + 1]);
+    for (const std::size_t k : unmeasured) note_metrics(state.rows[k + 1], state.rows[k]);
+    unmeasured.clear();
+  }
+}
+
+void drop_artefacts(const RunState& state) {
+  for (std::size_t i = 1; i + 1 < state.rows.size(); ++i) {
+    const fs::path partial = state.rows[i].path;
+    std::error_code ignored;
+    fs::remove_all(partial, ignored);
+  }
+}
+
+RunResult run_all(RunState& state) {
+  const RunOptions& options = state.options;
+  require_output(options);
+  Decision decision = decide(state.chain, options);
+  fs::create_directories(options.work);
+  require_disk(state, decision);
+  keep_gemm(state);
+  Json ids = Json::array();
+  for (std::size_t i = 0; i < decision.stages; ++i) ids.push_back(state.chain.stages[i].out.id);
+  state.emit({{"event", "run"}, {"recipe", state.chain.recipe.name}, {"stages", ids}});
+  run_stages(state, decision);
+  RunResult result;
+  if (decision.stages == state.chain.stages.size()) result.gates = judge(state.chain.recipe.gates, state.rows);
+  for (const GateResult& gate : result.gates) {
+    result.gates_met = result.gates_met && gate.met;
+    state.emit({{"event", "gate"}, {"metric", gate.gate.metric}, {"value", gate.value ? Json(*gate.value) : Json(nullptr)}, {"met", gate.met}});
+  }
+  result.output = state.rows.back().path;
+  if (!options.output.empty()) {
+    deliver(result.output, options.output, options.replace_output);
+    result.output = options.output;
+  }
+  if (options.keep == Keep::Last) drop_artefacts(state);
+  result.warnings = state.chain.warnings;
+  result.facts = *state.chain.environment.facts;
+  for (const Row& row : state.rows) result.seconds += row.seconds;
+  result.rows = std::move(state.rows);
+  return result;
+}
+
+}  // namespace
+
+std::string kept_gemm(const fs::path& work, const std::string& device) {
+  const fs::path file = work / "engine.json";
+  if (!fs::exists(file)) return {};
+  try {
+    const Json kept = read_json(file, ErrorKind::Model);
+    if (kept.value("slmc_engine", 0) == kEngineVersion) return kept.at("gemm").value(device_kind(device), "");
+  } catch (const Error&) {                       // damaged: chosen afresh
+  } catch (const Json::exception&) {
+  }
+  return {};
+}
+
+RunResult run(const Chain& chain, const RunOptions& options, const Executor& execute, const Sink& sink) {
+  SLMC_CHECK(chain.environment.facts.has_value());
+  SLMC_CHECK(options.work == chain.environment.work && options.threads == chain.environment.threads);
+  std::ofstream events;
+  if (!options.events.empty()) {
+    events.open(options.events, std::ios::app);
+    if (!events) throw Error(ErrorKind::Resource, Place{options.events.string(), 0, 0, 1, {}}, "the events file must be writable, but is not");
+  }
+  const Sink emit = [&](const Json& event) {
+    if (events.is_open()) events << dump_compact(event) << '\n' << std::flush;
+    if (sink) sink(event);
+  };
+  RunState state{chain, options, execute, emit, {}};
+  try {
+    return run_all(state);
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}}, fmt::format("the work folder must be usable, but is not: {}", error.code().message()));
+  }
+}
+
+}  // namespace slmc::recipe

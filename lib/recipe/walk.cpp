@@ -1,0 +1,303 @@
+#include "recipe/walk.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/units.h"
+#include "io/ggml_types.h"
+#include "ir/cost.h"
+#include "ir/plan.h"
+
+namespace slmc::recipe {
+using stage::Effect;
+using stage::Value;
+
+namespace {
+
+constexpr std::int64_t kUsualBlock = 32;          // rows of the common block types
+
+Place place_of(const StageEntry& entry, const std::string& setting) {
+  const auto it = entry.places.find(setting);
+  return it == entry.places.end() ? entry.place : it->second;
+}
+
+bool given(const StageEntry& entry, const std::string& setting) { return entry.settings.has(setting) && !entry.settings.is_auto(setting); }
+
+std::vector<std::int64_t> first(std::int64_t n) {
+  std::vector<std::int64_t> out(static_cast<std::size_t>(n));
+  std::iota(out.begin(), out.end(), 0);
+  return out;
+}
+
+// Weights that share a scale in what this stage writes: the block of the GGUF type, or the group of a packed one. 0 = not known.
+std::int64_t group_of(const StageEntry& entry) {
+  if (given(entry, "group")) return entry.settings.integer("group");
+  if (!given(entry, "type") || stage::output_of(*entry.info, entry.settings) != "gguf") return 0;
+  const io::GgmlTypeInfo* type = io::ggml_type(std::string_view(entry.settings.text("type")));
+  return type ? static_cast<std::int64_t>(type->block) : 0;
+}
+
+// Lengths of the rows that a quantizer cuts into groups: input widths of every matrix inside the blocks.
+std::vector<std::int64_t> row_lengths(const ir::Model& model) {
+  std::vector<std::int64_t> out;
+  for (const ir::TensorSpec& t : model.tensors()) {
+    if (t.block >= 0 && t.shape.size() == 2 && !t.derived) out.push_back(t.shape[1]);
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
+void set_auto(StageEntry& entry, const std::string& setting, std::int64_t value) {
+  entry.settings.set(setting, {.value = value, .from = Value::From::Auto});
+}
+
+// `auto` that follows from shapes: align from the quantizer that comes later, group from the row lengths.
+void resolve_autos(Recipe& recipe, std::size_t i, const ir::Model& model) {
+  StageEntry& entry = recipe.stages[i];
+  if (entry.settings.is_auto("align")) {
+    std::int64_t align = kUsualBlock;
+    for (std::size_t later = i + 1; later < recipe.stages.size(); ++later) {
+      if (recipe.stages[later].info->quantizes) align = std::lcm(align, std::max<std::int64_t>(group_of(recipe.stages[later]), 1));
+    }
+    set_auto(entry, "align", align);
+  }
+  if (entry.settings.is_auto("group") && entry.info->quantizes && stage::output_of(*entry.info, entry.settings) != "gguf") {
+    const std::vector<std::int64_t> rows = row_lengths(model);
+    for (const std::int64_t group : {128, 64, 32, 16, 8}) {
+      if (std::all_of(rows.begin(), rows.end(), [&](std::int64_t n) { return n % group == 0; })) {
+        set_auto(entry, "group", group);
+        break;
+      }
+    }
+  }
+}
+
+// The largest size of an axis over the blocks.
+std::int64_t size_of(const ir::Model& model, const std::string& axis) {
+  if (axis == "vocab" || axis == "hidden" || axis == "block") return model.sizes().of(axis);
+  std::int64_t most = 0;
+  for (std::int64_t b = 0; b < model.blocks(); ++b) most = std::max(most, model.sizes().of(axis, b));
+  return most;
+}
+
+void check_align(const StageEntry& entry, const Effect& effect, std::int64_t size, Problems& problems) {
+  if (effect.axis != "ffn" || !given(entry, "align")) return;
+  const std::int64_t align = entry.settings.integer("align");
+  if (align <= 1 || size % align == 0) return;
+  const std::int64_t below = std::max(size / align * align, align);
+  problems.push_back({fmt::format("the setting '{}' must be a multiple of {} (align), but is {}", effect.setting, align, size), place_of(entry, effect.setting),
+                      fmt::format("nearest: {} and {}", below, below + align)});
+}
+
+void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, Problems& problems) {
+  const std::int64_t size = entry.settings.integer(effect.setting), most = size_of(walk.model, effect.axis);
+  check_align(entry, effect, size, problems);
+  if (size > most) {
+    problems.push_back({fmt::format("the setting '{}' must be at most {}, what '{}' has, but is {}", effect.setting, most, walk.at.id, size), place_of(entry, effect.setting), {}});
+    return;
+  }
+  if (effect.axis == "vocab" || effect.axis == "hidden") {
+    plan.take[effect.axis] = first(size);
+    return;
+  }
+  for (std::int64_t b = 0; b < walk.model.blocks(); ++b) {
+    if (walk.model.sizes().of(effect.axis, b) > size) plan.take[fmt::format("block.{}.{}", b, effect.axis)] = first(size);
+  }
+}
+
+void remove_count(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, std::vector<std::string>& assumed, Problems& problems) {
+  const std::int64_t count = entry.settings.integer(effect.setting), all = size_of(walk.model, effect.axis);
+  if (count >= all) {
+    problems.push_back({fmt::format("the setting '{}' must leave at least one of the {} {}s of '{}', but is {}", effect.setting, all, effect.axis, walk.at.id, count),
+                        place_of(entry, effect.setting), {}});
+    return;
+  }
+  if (count > 0) plan.take[effect.axis] = first(all - count);
+  const auto& blocks = walk.model.sizes().blocks;
+  if (effect.axis == "block" && std::adjacent_find(blocks.begin(), blocks.end(), std::not_equal_to<>()) != blocks.end()) {
+    assumed.push_back("blocks differ and which ones go is measured; the last are assumed");
+  }
+}
+
+void remove_list(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, Problems& problems) {
+  const std::vector<std::int64_t> list = entry.settings.integers(effect.setting);
+  const std::int64_t all = size_of(walk.model, effect.axis);
+  std::vector<std::int64_t> kept;
+  for (std::int64_t k = 0; k < all; ++k) {
+    if (std::find(list.begin(), list.end(), k) == list.end()) kept.push_back(k);
+  }
+  for (const std::int64_t k : list) {
+    if (k >= 0 && k < all) continue;
+    problems.push_back({fmt::format("the setting '{}' must name {}s from 0 to {}, but names {}", effect.setting, effect.axis, all - 1, k), place_of(entry, effect.setting), {}});
+    return;
+  }
+  if (kept.empty()) {
+    problems.push_back({fmt::format("the setting '{}' must leave at least one {}, but names all", effect.setting, effect.axis), place_of(entry, effect.setting), {}});
+  } else if (static_cast<std::int64_t>(kept.size()) < all) {
+    plan.take[effect.axis] = std::move(kept);
+  }
+}
+
+ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::string>& assumed, Problems& problems) {
+  ir::Plan plan(walk.model);
+  for (const Effect& effect : entry.info->effects) {
+    if (!given(entry, effect.setting)) {
+      if (entry.settings.is_auto(effect.setting)) assumed.push_back(fmt::format("'{}' is measured; sizes are those of '{}'", effect.setting, walk.at.id));
+      continue;
+    }
+    switch (effect.kind) {
+      case Effect::Kind::Resize: resize(entry, effect, walk, plan, problems); break;
+      case Effect::Kind::RemoveCount: remove_count(entry, effect, walk, plan, assumed, problems); break;
+      case Effect::Kind::RemoveList: remove_list(entry, effect, walk, plan, problems); break;
+    }
+  }
+  return plan;
+}
+
+void check_order(const StageEntry& entry, const Walk& walk, Problems& problems) {
+  if (walk.quantized_by.empty() || !stage::needs_of(*entry.info, entry.settings).dense) return;
+  problems.push_back({fmt::format("the stage '{}' ({}) must come before quantization, but '{}' has quantized the weights", entry.id, entry.use, walk.quantized_by), entry.place,
+                      fmt::format("move it before '{}'", walk.quantized_by)});
+}
+
+void check_groups(const StageEntry& entry, const Walk& walk, const std::string& container, std::vector<std::string>& assumed, Problems& problems) {
+  if (!entry.info->quantizes) return;
+  const std::int64_t group = group_of(entry);
+  std::vector<std::int64_t> rows = row_lengths(walk.model);
+  std::erase_if(rows, [&](std::int64_t row) { return group <= 1 || row % group == 0; });
+  if (rows.empty()) return;
+  const std::string list = fmt::format("{}", fmt::join(rows, ", "));
+  if (container == "gguf") {                       // ggml's fallback rules take such rows
+    assumed.push_back(fmt::format("rows of {} are no multiple of {} and are stored in a wider type", list, group));
+  } else {
+    problems.push_back({fmt::format("the group must divide every row, but {} does not divide {}", group, list), place_of(entry, "group"), "take group: auto"});
+  }
+}
+
+std::map<std::string, std::string> why_not(const ir::Verdict& verdict) {
+  std::map<std::string, std::string> out;
+  for (const auto& [container, violations] : verdict.cannot) {
+    if (!violations.empty()) out[container] = violations.front().message;
+  }
+  return out;
+}
+
+std::int64_t packed_bytes(const ir::Model& model, const StageEntry& entry) {
+  const ir::Cost cost = ir::cost(model);
+  const double bits = given(entry, "bits") ? entry.settings.number("bits") : 4, group = std::max<double>(static_cast<double>(group_of(entry)), 32);
+  const double body = static_cast<double>(cost.parameters_body);
+  return static_cast<std::int64_t>(body * (bits / 8 + 2 / group) + (static_cast<double>(cost.parameters) - body) * 2);
+}
+
+std::int64_t bytes_of(const ir::Model& model, const StageEntry& entry, const std::string& container) {
+  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
+  if (container == "gguf") return ir::gguf_bytes(model, {{"*", typed ? entry.settings.text("type") : "f16"}});
+  if (container == "packed") return packed_bytes(model, entry);
+  std::string dtype = typed ? entry.settings.text("type") : given(entry, "dtype") ? entry.settings.text("dtype") : "F32";
+  std::transform(dtype.begin(), dtype.end(), dtype.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return ir::hf_bytes(model, dtype_from(dtype).value_or(DType::F32));
+}
+
+}  // namespace
+
+Json sizes_json(const ir::Model& model) {
+  const ir::Sizes& sizes = model.sizes();
+  Json out = {{"blocks", model.blocks()}, {"hidden", sizes.hidden}, {"vocab", sizes.vocab}};
+  const auto per_block = [&](const char* name, const auto& of) {
+    Json values = Json::array();
+    for (const ir::BlockSizes& b : sizes.blocks) values.push_back(of(b));
+    const bool same = !values.empty() && std::all_of(values.begin(), values.end(), [&](const Json& v) { return v == values[0]; });
+    out[name] = same ? Json(values[0]) : values;
+  };
+  per_block("ffn", [](const ir::BlockSizes& b) { return b.ffn; });
+  per_block("kv", [](const ir::BlockSizes& b) { return b.kv; });
+  per_block("heads", [](const ir::BlockSizes& b) { return b.heads(); });
+  per_block("head_dim", [](const ir::BlockSizes& b) { return b.head_dim(); });
+  return out;
+}
+
+namespace {
+
+void describe(Artefact& out, const ir::Model& model) {
+  const ir::Cost cost = ir::cost(model);
+  out.parameters = cost.parameters;
+  out.kv_bytes_per_token = cost.kv_bytes_per_token;
+  out.sizes = std::make_shared<const Json>(sizes_json(model));
+}
+
+}  // namespace
+
+Walk start_walk(const ir::Model& input) {
+  Walk walk{input, {}, ""};
+  walk.at.id = "model";
+  walk.at.container = input.container();
+  describe(walk.at, input);
+  walk.at.cannot = why_not(ir::check(ir::Plan(input), input));
+  return walk;
+}
+
+Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed, Problems& problems) {
+  resolve_autos(recipe, i, walk.model);
+  const StageEntry& entry = recipe.stages[i];
+  check_order(entry, walk, problems);
+  const std::size_t before = problems.size();
+  const ir::Plan plan = plan_of(entry, walk, assumed, problems);
+  Artefact out;
+  out.id = entry.id;
+  out.container = stage::output_of(*entry.info, entry.settings);
+  out.exact = assumed.empty() && walk.at.exact;
+  out.quantized = entry.info->quantizes || walk.at.quantized;
+  const std::string holder = out.container == "packed" ? "hf" : out.container;
+  if (problems.size() == before) {
+    const ir::Verdict verdict = ir::check(plan, walk.model);
+    for (const ir::Violation& v : verdict.violations) {
+      problems.push_back({fmt::format("{}, in stage '{}'", v.message, entry.id), entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
+    }
+    if (verdict.ok()) {
+      out.cannot = why_not(verdict);
+      const auto refused = verdict.cannot.find(holder);
+      for (const ir::Violation& v : refused == verdict.cannot.end() ? std::vector<ir::Violation>{} : refused->second) {
+        problems.push_back({fmt::format("the result of stage '{}' must fit {}, but does not: {}", entry.id, holder, v.message), entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
+      }
+      walk.model = ir::apply(plan, walk.model);
+    }
+  }
+  check_groups(entry, walk, out.container, assumed, problems);
+  describe(out, walk.model);
+  if (problems.size() == before) out.bytes = bytes_of(walk.model, entry, out.container);
+  if (entry.info->quantizes) walk.quantized_by = entry.id;
+  walk.at = out;
+  return out;
+}
+
+// Memory: the engine streams weights but holds one model in fp32 while it computes, training holds gradients and two moments as well.
+// Time: FLOPs over a rate that a core of today reaches; measured kinds of work differ by more than this formula knows.
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads, StageForecast& out) {
+  constexpr double kFlopsPerCore = 60e9;
+  const ir::Cost cost = ir::cost(before.model);
+  const double parameters = static_cast<double>(cost.parameters), hidden = static_cast<double>(before.model.sizes().hidden);
+  const double activations = 4 * 512 * hidden * 40;                         // a few windows of 512 through one block
+  const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
+  double bytes = 4 * parameters + activations, flops = 0;
+  if (needs.calib) {
+    const Json* calib = recipe.data.contains("calib") ? recipe.data.at("calib").spec.get() : nullptr;
+    flops += 2 * cost.flops_per_token * (calib ? calib->value("samples", 128.0) * calib->value("seq", 512.0) : 0);
+    bytes += 8 * static_cast<double>(size_of(before.model, "ffn")) * static_cast<double>(size_of(before.model, "ffn"));
+  }
+  if (entry.info->trains) {
+    const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
+    const double passes = needs.teacher || entry.settings.has("teacher") ? 4.5 : 3;
+    flops += passes * cost.flops_per_token * tokens;
+    bytes += 12 * parameters + (needs.teacher ? 4 * parameters : 0);
+  }
+  if (!needs.engine) bytes = activations;                                   // streams
+  out.peak_bytes = static_cast<std::uint64_t>(bytes);
+  out.seconds = flops / (kFlopsPerCore * std::max(threads, 1));
+}
+
+}  // namespace slmc::recipe

@@ -1,0 +1,521 @@
+// lib/recipe/run: reuse, force, kill anywhere and run again, locks, full disks, gates, lineage, delivery.
+#include <sys/wait.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "core/cancel.h"
+#include "recipe/keys.h"
+#include "recipe/lineage.h"
+#include "recipe/store.h"
+#include "tests/unit/error_text.h"
+#include "tests/unit/recipe_run_fixture.h"
+
+namespace slmc::recipe {
+namespace {
+
+using RunTest = RunFixture;
+using Names = std::vector<std::string>;
+
+TEST_F(RunTest, MakesEveryStageAndMeasuresIt) {
+  const Chain c = chain();
+  const RunResult r = run(c, options(), engine(), sink());
+  EXPECT_EQ(jobs_, (Names{"eval", "drop", "eval", "prune", "eval", "distill", "eval", "quantize", "eval"}));
+  EXPECT_EQ(states(), (Names{"depth started", "depth done", "width started", "width done", "heal started", "heal done", "small started", "small done"}));
+  ASSERT_EQ(r.rows.size(), 5u);
+  for (std::size_t i = 0; i < 4; ++i) {
+    const Row& row = r.rows[i + 1];
+    EXPECT_EQ(row.artefact.parameters, c.stages[i].out.parameters);         // the forecast was right
+    EXPECT_EQ(row.folder, stage_folder(root_ / "work", i + 1, c.recipe.stages[i].id, c.stages[i].key));
+    EXPECT_TRUE(fs::exists(row.folder / "manifest.json"));
+    EXPECT_TRUE(fs::exists(row.folder / "result.json"));
+    EXPECT_FALSE(fs::exists(row.folder / "resume"));
+    EXPECT_FALSE(fs::exists(row.folder / ".lock"));
+    EXPECT_FALSE(row.reused);
+    EXPECT_GT(row.metrics.at("ppl"), 9);
+    EXPECT_EQ(row.metrics.at("ppl:test"), row.metrics.at("ppl"));
+    EXPECT_DOUBLE_EQ(row.metrics.at("log_ppl_increase"), std::log(row.metrics.at("ppl_ratio")));
+    EXPECT_EQ(row.file_bytes, bytes_on_disk(row.path));
+  }
+  EXPECT_EQ(r.rows[0].metrics.at("kl"), 0);
+  EXPECT_EQ(r.rows[0].metrics.at("ppl_ratio"), 1);
+  EXPECT_EQ(r.rows[4].path.filename(), "model.gguf");
+  EXPECT_EQ(ir::load(r.rows[4].path.string()).sizes().blocks[0].ffn, 32);
+  EXPECT_TRUE(r.gates_met);
+  ASSERT_EQ(r.gates.size(), 2u);
+  EXPECT_EQ(r.output, r.rows[4].path);
+  for (const auto& entry : fs::directory_iterator(root_ / "work")) EXPECT_FALSE(entry.path().filename().string().starts_with("."));
+  EXPECT_EQ(kept_gemm(root_ / "work"), "onednn");
+  EXPECT_EQ(kept_gemm(root_ / "work", "cuda:0"), "");
+}
+
+TEST_F(RunTest, TheJobHoldsEverythingThatTheOpNeeds) {
+  RunOptions o = options();
+  o.until = "heal";
+  o.device = "cpu";
+  o.max_ram = 5;
+  stage::Job job;
+  run(chain(), o, [&](const stage::Job& j, const Sink& s) {
+    if (j.op == "distill") job = j;
+    return compute(j, s);
+  }, sink());
+  EXPECT_EQ(job.models.at("teacher"), (root_ / "model").string());
+  EXPECT_TRUE(fs::exists(job.model + "/config.json"));
+  EXPECT_EQ((*job.data)["train"]["files"][0], (root_ / "data/train.jsonl").string());
+  EXPECT_FALSE(job.data->contains("calib"));
+  EXPECT_EQ(job.settings.integer("tokens"), 1000);
+  EXPECT_EQ(job.gemm, "onednn");
+  EXPECT_EQ(job.threads, 1);
+  EXPECT_EQ(job.max_ram, 5u);
+  EXPECT_EQ(job.cache, (root_ / "cache").string());
+  EXPECT_NE(job.seed, 0u);
+}
+
+TEST_F(RunTest, ASecondRunReusesEverything) {
+  run_it();
+  const auto before = contents("work");
+  jobs_.clear();
+  events_.clear();
+  const RunResult r = run_it();
+  EXPECT_EQ(jobs_, Names{});
+  EXPECT_EQ(states(), (Names{"depth reused", "width reused", "heal reused", "small reused"}));
+  EXPECT_EQ(contents("work"), before);
+  for (std::size_t i = 1; i < r.rows.size(); ++i) EXPECT_TRUE(r.rows[i].reused);
+  EXPECT_EQ(r.rows[1].seconds, 2.5);                      // as first measured
+  EXPECT_TRUE(chain().stages[0].reused);
+  EXPECT_EQ(chain().stages[0].why, "");
+}
+
+TEST_F(RunTest, OnlyWhatChangedRunsAgain) {
+  run_it();
+  jobs_.clear();
+  std::string text = kRecipe;
+  text.replace(text.find("tokens: 1k"), 10, "tokens: 2k");
+  EXPECT_EQ(chain(text).stages[2].why, "since the last result: 'tokens' was 1000");
+  EXPECT_EQ(chain(text).stages[3].why, "since the last result: the model 'model' is another");
+  run_it(text);
+  EXPECT_EQ(jobs_, (Names{"distill", "eval", "quantize", "eval"}));
+  jobs_.clear();
+  run_it();                                               // and back: nothing
+  EXPECT_EQ(jobs_, Names{});
+}
+
+TEST_F(RunTest, AnotherEvaluationMakesNoModelAgain) {
+  run_it();
+  jobs_.clear();
+  std::string text = kRecipe;
+  text.replace(text.find("windows: 2"), 10, "windows: 3");
+  run_it(text);
+  EXPECT_EQ(jobs_, Names(5, "eval"));
+}
+
+TEST_F(RunTest, EveryStageFalseMeasuresTheEnds) {
+  std::string text = kRecipe;
+  text.replace(text.find("eval: {"), 7, "eval: {every_stage: false, ");
+  const RunResult r = run_it(text);
+  EXPECT_EQ(count("eval"), 2);
+  EXPECT_EQ(jobs_.front(), "eval");
+  EXPECT_EQ(jobs_.back(), "eval");
+  EXPECT_FALSE(r.rows[1].metrics.contains("ppl"));
+}
+
+TEST_F(RunTest, AReferenceThatAStageMakesIsComparedWithOnceItIsThere) {
+  std::string text = kRecipe;
+  text.replace(text.find("eval: {"), 7, "eval: {reference: $width, ");
+  const RunResult r = run_it(text);
+  EXPECT_EQ(jobs_, (Names{"drop", "prune", "eval", "eval", "eval", "distill", "eval", "quantize", "eval"}));
+  EXPECT_EQ(r.rows[2].metrics.at("kl"), 0);
+  EXPECT_EQ(r.rows[0].metrics.at("kl"), 0.1);
+  EXPECT_EQ(read_lineage(r.rows[1].path).back()["metrics"]["after"]["kl"], 0.1);
+}
+
+TEST_F(RunTest, ForceMakesOneStageAgainAndTheSameBytes) {
+  run_it();
+  const auto before = contents("work");
+  jobs_.clear();
+  RunOptions o = options();
+  o.force = {"width"};
+  const RunResult r = run(chain(), o, engine(), sink());
+  EXPECT_EQ(jobs_, Names{"prune"});
+  EXPECT_EQ(contents("work"), before);
+  EXPECT_FALSE(r.rows[2].reused);
+  EXPECT_TRUE(r.rows[3].reused);
+  jobs_.clear();
+  o.force = {"*"};
+  run(chain(), o, engine(), sink());
+  EXPECT_EQ(jobs_, (Names{"drop", "prune", "distill", "quantize"}));
+  o.force = {"widht"};
+  EXPECT_EQ(error_text([&] { run(chain(), o, engine(), sink()); }), "error: the option --force must name a stage of the recipe, but 'widht' is none\nhint: did you mean 'width'?");
+}
+
+TEST_F(RunTest, UntilAndFrom) {
+  RunOptions o = options();
+  o.from = "width";
+  EXPECT_EQ(error_text([&] { run(chain(), o, engine(), sink()); }),
+            "error: the stages before --from width must be finished, but 'depth' is not\nhint: run without --from, or begin at that stage");
+  EXPECT_EQ(jobs_, Names{});
+  o = options();
+  o.until = "depth";
+  const RunResult r = run(chain(), o, engine(), sink());
+  EXPECT_EQ(r.rows.size(), 2u);
+  EXPECT_TRUE(r.gates.empty());
+  EXPECT_EQ(jobs_, (Names{"eval", "drop", "eval"}));
+  o = options();
+  o.from = "width";
+  EXPECT_EQ(run(chain(), o, engine(), sink()).rows.size(), 5u);
+}
+
+TEST_F(RunTest, DamagedArtefactsAreMadeAgain) {
+  const RunResult r = run_it();
+  const auto before = contents("work");
+  for (const fs::path& file : {r.rows[4].path, r.rows[4].folder / "manifest.json"}) {
+    std::string text = read_text(file);
+    text[text.size() / 2] = static_cast<char>(text[text.size() / 2] ^ 1);
+    write_text(file, text);
+    jobs_.clear();
+    run_it();
+    EXPECT_EQ(jobs_, Names{"quantize"}) << file;
+    EXPECT_EQ(contents("work"), before) << file;
+  }
+}
+
+TEST_F(RunTest, KeepLastLeavesOneModelAndStillReusesIt) {
+  RunOptions o = options();
+  o.keep = Keep::Last;
+  const RunResult r = run(chain(), o, engine(), sink());
+  for (std::size_t i = 1; i < 4; ++i) EXPECT_FALSE(fs::exists(r.rows[i].path));
+  EXPECT_TRUE(fs::exists(r.rows[4].path));
+  jobs_.clear();
+  const RunResult again = run(chain(), o, engine(), sink());
+  EXPECT_EQ(jobs_, Names{});
+  EXPECT_EQ(again.rows[2].file_bytes, r.rows[2].file_bytes);
+  EXPECT_EQ(again.rows[2].metrics, r.rows[2].metrics);
+  // A change of the last stage needs what is before it, and so on down.
+  std::string text = kRecipe;
+  text.replace(text.find("type: q8_0"), 10, "type: q4_0");
+  run_it(text);
+  EXPECT_EQ(jobs_, (Names{"drop", "prune", "distill", "quantize", "eval"}));
+}
+
+// ---- gates ----
+
+TEST_F(RunTest, GatesThatAreNotMetAreAResultNotAnError) {
+  std::string text = kRecipe;
+  text.replace(text.find("gates:"), std::string::npos, "gates: {ppl_ratio: {max: 0.5}, file_bytes: {min: 1, max: 1MB}, parameters: {max: 10}, seconds: {max: 1h}}\n");
+  const RunResult r = run_it(text);
+  ASSERT_EQ(r.gates.size(), 4u);
+  EXPECT_FALSE(r.gates_met);
+  EXPECT_FALSE(r.gates[0].met);
+  EXPECT_GT(*r.gates[0].value, 0.5);
+  EXPECT_TRUE(r.gates[1].met);
+  EXPECT_FALSE(r.gates[2].met);
+  EXPECT_TRUE(r.gates[3].met);
+  EXPECT_EQ(*r.gates[3].value, 2.5 + 3.5 + 4.5 + 5.5);
+}
+
+TEST_F(RunTest, AnUnmeasuredGateIsNotMet) {
+  const RunResult r = run(chain(), options(), [&](const stage::Job& job, const Sink& s) {
+    Json result = compute(job, s);
+    if (job.op == "eval") result["tasks"][0].erase("ppl_ratio");
+    return result;
+  }, sink());
+  EXPECT_FALSE(r.gates_met);
+  EXPECT_FALSE(r.gates[0].value.has_value());
+}
+
+// ---- killed ----
+
+// Runs in a child process that dies at the n-th event, as by SIGKILL; true when it came to its end first.
+template <typename Test>
+bool die_at_event(Test& test, int n, const std::function<void()>& body) {
+  ::fflush(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    int seen = 0;
+    test.on_event_ = [&](const Json&) {
+      if (++seen == n) ::_exit(9);
+    };
+    body();
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+struct KillTest : RunFixture {
+  using RunFixture::on_event_;
+};
+
+TEST_F(KillTest, KilledAtEachEventAndRunAgainGivesTheSameBytes) {
+  run_it(kRecipe, "calm");
+  const auto wanted = contents("calm");
+  ASSERT_GT(wanted.size(), 20u);
+  int deaths = 0;
+  for (int n = 1;; ++n) {
+    const bool finished = die_at_event(*this, n, [&] { run_it(kRecipe, "killed"); });
+    run_it(kRecipe, "killed");
+    ASSERT_EQ(contents("killed"), wanted) << "killed at event " << n;
+    fs::remove_all(root_ / "killed");
+    if (finished) break;
+    ++deaths;
+  }
+  EXPECT_GT(deaths, 30);
+}
+
+TEST_F(KillTest, TrainingGoesOnFromItsCheckpoint) {
+  EXPECT_FALSE(die_at_event(*this, 1000, [&] {
+    on_event_ = [&](const Json& e) {
+      if (e.value("what", "") == "training" && e["done"] == 2) ::_exit(9);
+    };
+    run_it();
+  }));
+  run_it();
+  EXPECT_EQ(steps_, std::vector<int>{2});
+  const Names all = states();
+  EXPECT_NE(std::find(all.begin(), all.end(), "heal resumed"), all.end());
+  EXPECT_NE(std::find(all.begin(), all.end(), "width reused"), all.end());
+}
+
+TEST_F(KillTest, AWholeFolderThatOnlyLacksItsNameIsTakenUp) {
+  const RunResult r = run_it();
+  fs::rename(r.rows[2].folder, partial_folder(r.rows[2].folder));     // killed between manifest and rename
+  jobs_.clear();
+  run_it();
+  EXPECT_EQ(jobs_, Names{});
+  EXPECT_TRUE(fs::exists(r.rows[2].folder));
+}
+
+TEST_F(KillTest, LeftoversOfOtherSettingsAreSweptButNotThoseInUse) {
+  const fs::path dead = root_ / "work/.02-width-00000000", live = root_ / "work/.03-heal-00000000";
+  fs::create_directories(dead / "resume");
+  fs::create_directories(live);
+  write_text(root_ / "work/.02-width-more-00000000", "not ours");
+  const FolderLock lock(live);
+  run_it();
+  EXPECT_FALSE(fs::exists(dead));
+  EXPECT_TRUE(fs::exists(live));
+  EXPECT_TRUE(fs::exists(root_ / "work/.02-width-more-00000000"));
+}
+
+TEST_F(RunTest, AnInterruptKeepsWhatIsThereAndNamesTheStage) {
+  on_event_ = [&](const Json& e) {
+    if (e.value("what", "") == "training" && e["done"] == 1) throw Error(ErrorKind::Interrupted, "stopped as asked; the checkpoint is saved");
+  };
+  const std::string text = error_text([&] { run_it(); });
+  EXPECT_EQ(text, "error: stopped as asked; the checkpoint is saved\n  in stage 'heal' (distill); finished stages are kept, the same command goes on from here");
+  on_event_ = nullptr;
+  steps_.clear();
+  run_it();
+  EXPECT_EQ(steps_, (std::vector<int>{1, 2}));
+}
+
+TEST_F(RunTest, ARequestToStopIsHeardBetweenStages) {
+  on_event_ = [&](const Json& e) {
+    if (e.value("event", "") == "stage" && e["stage"] == "depth" && e["state"] == "done") request_cancel(2);
+  };
+  EXPECT_THROW(run_it(), Error);
+  clear_cancel();
+  on_event_ = nullptr;
+  jobs_.clear();
+  run_it();
+  EXPECT_EQ(count("drop"), 0);
+}
+
+// ---- failures ----
+
+TEST_F(RunTest, AFullDiskAtAnyWriteIsAnErrorAndTheNextRunGivesTheSameBytes) {
+  run_it(kRecipe, "calm");
+  const auto wanted = contents("calm");
+  testing::fail_nth_write(1u << 30);
+  run_it(kRecipe, "count");
+  const std::uint64_t writes = testing::fail_nth_write(0);
+  ASSERT_GT(writes, 100u);
+  int failed = 0;
+  for (std::uint64_t n = 1; n <= writes; ++n) {
+    testing::fail_nth_write(n);
+    try {
+      run_it(kRecipe, "full");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::Resource) << error.text();
+      ++failed;
+    }
+    testing::fail_nth_write(0);
+    run_it(kRecipe, "full");
+    ASSERT_EQ(contents("full"), wanted) << "write " << n;
+    fs::remove_all(root_ / "full");
+  }
+  EXPECT_GT(failed, 100);
+}
+
+TEST_F(RunTest, AFailedStageLeavesNothingButCheckpoints) {
+  EXPECT_THROW(run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
+    if (job.op != "prune") return compute(job, s);
+    fs::create_directories(job.out);
+    write_text(fs::path(job.out) / "half", "x");
+    throw Error(ErrorKind::Numeric, "the loss must be finite, but is NaN");
+  }, sink()), Error);
+  Names names;
+  for (const auto& entry : fs::directory_iterator(root_ / "work")) names.push_back(entry.path().filename().string().substr(0, 8));
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(names, (Names{"01-depth", "engine.j", "eval"}));
+}
+
+TEST_F(RunTest, AStageThatWritesNothingOrNonsenseIsAnError) {
+  const auto with = [&](const std::function<void(const stage::Job&)>& write) {
+    return error_text([&] {
+      run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
+        if (job.op == "eval") return compute(job, s);
+        write(job);
+        return Json{{"event", "result"}};
+      }, sink());
+    });
+  };
+  EXPECT_NE(with([](const stage::Job&) {}).find("the stage must have written its model, but 'model' is missing"), std::string::npos);
+  EXPECT_NE(with([](const stage::Job& job) { fs::create_directories(job.out); }).find("a model folder must hold config.json"), std::string::npos);
+}
+
+TEST_F(RunTest, AnEvaluationOfTheWrongFormIsNotKept) {
+  EXPECT_THROW(run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
+    return job.op == "eval" ? Json{{"tasks", 3}} : compute(job, s);
+  }, sink()), Error);
+  EXPECT_NO_THROW(run_it());
+}
+
+TEST_F(RunTest, TwoRunsOfOneStageDoNotMeet) {
+  const Chain c = chain();
+  const fs::path partial = partial_folder(c.stages[0].folder);
+  fs::create_directories(partial);
+  const FolderLock lock(partial);
+  const std::string text = error_text([&] { run(c, options(), engine(), sink()); });
+  EXPECT_EQ(text, partial.string() + ": error: the folder must be free, but process " + std::to_string(::getpid()) +
+                      " is using it\nhint: wait for it to end, or stop it\n"
+                      "  in stage 'depth' (drop); finished stages are kept, the same command goes on from here");
+}
+
+TEST_F(RunTest, TheDiskIsCheckedBeforeAnythingStarts) {
+  RunOptions o = options();
+  o.least_free_disk = 1ull << 60;
+  try {
+    run(chain(), o, engine(), sink());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::Resource);
+    EXPECT_NE(error.message().find("the disk must have about 1152.9 PB free, but has "), std::string::npos) << error.message();
+  }
+  EXPECT_EQ(jobs_, Names{});
+}
+
+// ---- delivery, lineage, events ----
+
+TEST_F(RunTest, TheLastModelIsDelivered) {
+  RunOptions o = options();
+  o.output = root_ / "out/final.gguf";
+  const RunResult r = run(chain(), o, engine(), sink());
+  EXPECT_EQ(r.output, o.output);
+  EXPECT_EQ(read_text(o.output), read_text(r.rows[4].path));
+  EXPECT_EQ(read_lineage(o.output).size(), 4u);
+  jobs_.clear();
+  EXPECT_NE(error_text([&] { run(chain(), o, engine(), sink()); }).find("the output must be new, but is there already"), std::string::npos);
+  o.replace_output = true;
+  EXPECT_NO_THROW(run(chain(), o, engine(), sink()));
+  o = options();
+  o.until = "width";
+  o.output = root_ / "folder";
+  run(chain(), o, engine(), sink());
+  EXPECT_EQ(ir::load(o.output.string()).blocks(), 1);
+  EXPECT_EQ(read_lineage(o.output).size(), 2u);
+}
+
+TEST_F(RunTest, LineageTellsHowEachModelWasMade) {
+  const RunResult r = run_it();
+  const Json lineage = read_lineage(r.rows[3].path);
+  ASSERT_EQ(lineage.size(), 3u);
+  const Json& heal = lineage[2];
+  EXPECT_EQ(heal["id"], "heal");
+  EXPECT_EQ(heal["stage"], "distill");
+  EXPECT_EQ(heal["recipe"].dump(), R"({"name":"demo","seed":0})");
+  EXPECT_EQ(heal["key"], r.rows[3].key);
+  EXPECT_EQ(heal["settings"]["tokens"], 1000);
+  EXPECT_EQ(heal["inputs"]["teacher"]["key"], r.rows[0].key);
+  EXPECT_EQ(heal["inputs"]["model"]["key"], r.rows[2].key);
+  EXPECT_EQ(heal["versions"]["torch"], "2.13.0");
+  EXPECT_EQ(heal["versions"]["gemm"], "onednn");
+  EXPECT_EQ(heal["metrics"]["before"]["ppl"], r.rows[2].metrics.at("ppl"));
+  EXPECT_EQ(heal["metrics"]["after"]["ppl"], r.rows[3].metrics.at("ppl"));
+  EXPECT_EQ(heal["measured"]["seconds"], 4.5);
+  EXPECT_EQ(lineage[0]["data"]["calib"]["licences"][""], "CC0");
+  EXPECT_EQ(heal["model"]["parameters"], r.rows[3].artefact.parameters);
+  // The GGUF carries it inside as well, without what would differ from run to run.
+  fs::remove(lineage_path(r.rows[4].path));
+  const Json inside = read_lineage(r.rows[4].path);
+  ASSERT_EQ(inside.size(), 4u);
+  EXPECT_EQ(inside[3]["id"], "small");
+  EXPECT_FALSE(inside[0].contains("measured"));
+  EXPECT_FALSE(inside[0].contains("metrics"));
+}
+
+TEST_F(RunTest, TheRecipeFromALineageHasTheSameKeys) {
+  const RunResult r = run_it();
+  const std::string text = recipe_from_lineage(read_lineage(r.rows[4].path), registry(), root_);
+  const Chain back = resolve(decode(text, (root_ / "again.yaml").string(), registry()), environment());
+  ASSERT_EQ(back.stages.size(), 4u) << text;
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(back.stages[i].key, r.rows[i + 1].key) << text;
+  EXPECT_NE(text.find("licence: CC0"), std::string::npos);
+}
+
+TEST_F(RunTest, LineagesThatCannotBeARecipeSayWhy) {
+  const RunResult r = run_it();
+  const Json lineage = read_lineage(r.rows[4].path);
+  const auto text = [&](const Json& entries) { return error_text([&] { recipe_from_lineage(entries, registry(), root_); }); };
+  EXPECT_EQ(text(Json::array()), "error: the model must have a lineage to make a recipe of, but has none\nhint: only models that slmc made have one");
+  Json other = lineage;
+  other[2]["recipe"]["seed"] = 5;
+  EXPECT_NE(text(other).find("the stages must share one seed, but the stage 'heal' was made with another"), std::string::npos);
+  other = lineage;
+  other[1]["stage"] = "melt";
+  EXPECT_NE(text(other).find("the stage 'width' must use one of drop, prune, distill, quantize, convert, but uses 'melt'"), std::string::npos);
+  other = lineage;
+  other[1]["data"]["calib"] = {{"spec", {{"files", {"x"}}}}};
+  EXPECT_NE(text(other).find("the stages must share the data 'calib'"), std::string::npos);
+}
+
+TEST_F(RunTest, BrokenLineagesAreModelErrorsWhateverTheyHold) {
+  const RunResult r = run_it();
+  const std::string whole = dump_compact(read_lineage(r.rows[4].path));
+  int broken = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    std::string damaged = whole;
+    damaged[i] = "0[{\"x"[i % 5];
+    write_text(root_ / "m.gguf.lineage.json", damaged);
+    try {
+      recipe_from_lineage(read_lineage(root_ / "m.gguf"), registry(), root_);
+    } catch (const Error& error) {
+      ASSERT_TRUE(error.kind() == ErrorKind::Model || error.kind() == ErrorKind::Unsupported) << error.text();
+      ++broken;
+    }
+  }
+  EXPECT_GT(broken, 200);
+  write_text(root_ / "m.gguf.lineage.json", R"([{"slmc_lineage": 2}])");
+  EXPECT_EQ(error_text([&] { read_lineage(root_ / "m.gguf"); }), (root_ / "m.gguf.lineage.json").string() +
+            ": error: the lineage must be of version 1 or older, but is of version 2\nhint: read it with the newer slmc that wrote it");
+}
+
+TEST_F(RunTest, EventsGoToTheFileAsTheyCome) {
+  RunOptions o = options();
+  o.events = root_ / "events.jsonl";
+  run(chain(), o, engine(), sink());
+  std::ifstream file(o.events);
+  std::vector<Json> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
+  ASSERT_EQ(lines.size(), events_.size());
+  EXPECT_EQ(lines.front().dump(), R"({"event":"run","recipe":"demo","stages":["depth","width","heal","small"]})");
+  EXPECT_EQ(lines.back().dump(), events_.back().dump());
+  EXPECT_EQ(lines.back()["event"], "gate");
+  for (const Json& e : lines) {
+    EXPECT_TRUE(e["event"] != "progress" || e.contains("stage"));
+  }
+}
+
+}  // namespace
+}  // namespace slmc::recipe

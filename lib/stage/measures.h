@@ -16,7 +16,7 @@
 //   chat      reads JSON lines from standard input: {"user": "..."} or {"reset": true}; end of input ends the op. For each user line: text
 //             events, then {"event": "turn", "tokens", "tokens_per_s", "stop"}; SIGINT ends the turn, not the chat. Result: {"turns": n}.
 //             The prompt is made by the chat template that the model carries; Error(Unsupported) when it carries none that we know.
-//   doctor    -> {"torch", "torch_built", "cuda", "devices": [..], "gemm": {"chosen", "mkl_gflops", "onednn_gflops", "peak_gflops"}, "threads"}
+//   doctor    -> {"torch", "torch_built", "cuda", "device": kind of job.device: "cpu" or the GPU's name, "devices": [..], "gemm": {"chosen", "mkl_gflops", "onednn_gflops", "peak_gflops"}, "threads"}
 #include <vector>
 
 #include "stage/info.h"

@@ -1,0 +1,94 @@
+// run, plan: a whole recipe.
+#include <fmt/format.h>
+
+#include "apps/slmc/command_line.h"
+#include "apps/slmc/commands.h"
+#include "apps/slmc/driver.h"
+#include "apps/slmc/registry.h"
+#include "apps/slmc/shared_options.h"
+
+namespace slmc::cli {
+namespace {
+
+recipe::Keep keep_from(const std::string& word) { return word == "last" ? recipe::Keep::Last : recipe::Keep::All; }
+
+DriveOptions options_of(const Context& context) {
+  DriveOptions out;
+  out.work = std::filesystem::absolute(context.args.text("work"));
+  if (context.args.has("output")) out.output = std::filesystem::absolute(context.args.text("output"));
+  out.from = context.args.text("from");
+  out.until = context.args.text("until");
+  out.force = context.args.all("again");
+  out.keep = keep_from(context.args.text("keep"));
+  out.plan_only = context.command.name == "plan" || context.args.flag("dry_run");
+  out.go_on = fmt::format("finished stages and checkpoints are kept in {}; go on with: slmc {}", context.args.text("work"),
+                          join_words(context.words));
+  return out;
+}
+
+int run_recipe(Context& context) {
+  return drive(context, recipe::read_recipe(context.args.text("RECIPE"), registry(), context.args.all("set")), options_of(context));
+}
+
+Positional recipe_positional() { return {.name = "RECIPE", .help = "A recipe in YAML or JSON (`slmc help recipes`)."}; }
+
+Option set_option() {
+  return repeated(text_option("set", 0, "KEY=VALUE", "Override a key of the recipe: width.ffn=1280, seed=3, data.calib.samples=64."));
+}
+
+Option work_option() {
+  Option out = path_option("work", 0, "DIR", "Where stages keep their results; shared by recipes.");
+  out.setting.fallback = "work";
+  return out;
+}
+
+std::vector<JsonField> plan_fields() {
+  return {{"recipe", "its name"}, {"model", "the input model"}, {"input", "its shape, parameters, bytes"},
+          {"stages", "per stage: id, use, key, reused, why, parameters, bytes, sizes, peak_bytes, seconds, cannot, assumed"},
+          {"disk_bytes", "that a run from here would write"}, {"warnings", "nothing that stops a run"}};
+}
+
+}  // namespace
+
+Command run_command() {
+  return {.name = "run",
+          .summary = "run a recipe: every stage, measured, to the last model and its report",
+          .loads = Loads::Engine,
+          .run = run_recipe,
+          .shares = {.json = true, .plain = true, .device = true, .threads = true, .max_ram = true, .events = true, .dry_run = true,
+                     .force = true},
+          .positionals = {recipe_positional()},
+          .options = {path_option("output", 'o', "OUT", "Copy the last model here as well."),
+                      work_option(),
+                      set_option(),
+                      text_option("from", 0, "ID", "Start at this stage; those before it must be there."),
+                      text_option("until", 0, "ID", "Stop after this stage."),
+                      repeated(text_option("again", 0, "ID", "Run this stage although its result is there; * = every stage.")),
+                      choice_option("keep", "Which stage folders stay after success.", "all", {"all", "last"})},
+          .examples = {{"slmc run configs/recipes/quickstart.yaml", "the way from a model to a quarter of its bytes"},
+                       {"slmc run recipe.yaml --set width.ffn=1024 --until width", "another width, and stop there"},
+                       {"slmc run recipe.yaml -n", "what would happen: shapes, bytes, memory, what is there already"}},
+          .json = {{"recipe", "its name"},
+                   {"rows", "input and stages: id, use, path, container, parameters, file_bytes, reused, key, metrics, seconds, cpu_seconds, peak_bytes"},
+                   {"gates", "metric, min, max, value, met"},
+                   {"gates_met", "false gives exit code 3"},
+                   {"output", "the last model"},
+                   {"report", "the HTML report, or empty"},
+                   {"warnings", "nothing that stopped the run"},
+                   {"seconds", "of the whole run"}}};
+}
+
+Command plan_command() {
+  return {.name = "plan",
+          .summary = "check a recipe and show what a run would do (= run -n)",
+          .loads = Loads::Engine,
+          .run = run_recipe,
+          .shares = {.json = true, .plain = true, .device = true, .threads = true},
+          .positionals = {recipe_positional()},
+          .options = {work_option(), set_option()},
+          .examples = {{"slmc plan configs/recipes/quickstart.yaml", "shapes, bytes, memory and time of every stage"},
+                       {"slmc plan recipe.yaml --json", "the same for scripts"}},
+          .json = plan_fields()};
+}
+
+}  // namespace slmc::cli

@@ -1,0 +1,21 @@
+// The table of subcommands, in the order of help. A row's options, examples and function stand in its cmd_*.cpp.
+#include "apps/slmc/commands.h"
+
+#include "apps/slmc/registry.h"
+
+namespace slmc::cli {
+namespace {
+
+std::vector<Command> make_table() {
+  return {recipe_check_command(), recipe_schema_command(), recipe_init_command(), inspect_command(), verify_command(),
+          completion_command(), help_command(), version_command()};
+}
+
+}  // namespace
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> table = make_table();
+  return table;
+}
+
+}  // namespace slmc::cli

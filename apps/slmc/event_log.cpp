@@ -1,0 +1,86 @@
+#include "apps/slmc/event_log.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/units.h"
+#include "report/html.h"
+
+namespace slmc::cli {
+namespace {
+
+std::string text_of(const Json& event, const char* key) { return event.value(key, std::string()); }
+
+std::string with_stage(const Json& event, const std::string& text) {
+  const std::string stage = text_of(event, "stage");
+  return stage.empty() ? text : stage + ": " + text;
+}
+
+Progress progress_of(const Json& event) {
+  Progress out;
+  out.what = with_stage(event, text_of(event, "what"));
+  out.done = event.value("done", std::int64_t{0});
+  out.of = event.value("of", std::int64_t{0});
+  for (const auto& [key, value] : event.items()) {
+    if (value.is_number() && key != "done" && key != "of") out.metrics.emplace_back(key, value.get<double>());
+  }
+  return out;
+}
+
+std::string metrics_text(const Json& metrics) {
+  std::string out;
+  for (const auto& [name, value] : metrics.items()) {
+    if (!value.is_number()) continue;
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", report::metric_title(name), report::metric_text(name, value.get<double>()));
+  }
+  return out;
+}
+
+std::string gate_text(const Json& event) {
+  const bool met = event.value("met", false);
+  const Json value = event.value("value", Json());
+  const std::string metric = text_of(event, "metric");
+  return fmt::format("gate {}: {}, {}", metric, value.is_number() ? report::metric_text(metric, value.get<double>()) : "not measured",
+                     met ? "met" : "not met");
+}
+
+}  // namespace
+
+EventLog::EventLog(Terminal& term, const std::string& file) : term_(term), path_(file) {
+  if (file.empty()) return;
+  fd_ = open(file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd_ < 0) throw Error(ErrorKind::Resource, fmt::format("the events file {} must be writable, but is not: {}", file, std::strerror(errno)));
+}
+
+EventLog::~EventLog() {
+  if (fd_ >= 0) close(fd_);
+}
+
+void EventLog::see(const Json& event) {
+  if (fd_ >= 0) {
+    const std::string line = dump_compact(event) + "\n";
+    if (write(fd_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+      throw Error(ErrorKind::Resource, fmt::format("the events file {} must take every event, but could not: {}", path_, std::strerror(errno)));
+    }
+  }
+  show(event);
+}
+
+void EventLog::show(const Json& event) {
+  const std::string kind = text_of(event, "event");
+  if (kind == "progress") term_.progress(progress_of(event));
+  else if (kind == "note") term_.note(with_stage(event, text_of(event, "text")));
+  else if (kind == "warning") term_.warning(with_stage(event, text_of(event, "text")));
+  else if (kind == "text") term_.piece(text_of(event, "text"));
+  else if (kind == "stage") term_.note(with_stage(event, text_of(event, "state")));
+  else if (kind == "eval") term_.note(with_stage(event, metrics_text(event.value("metrics", Json::object()))));
+  else if (kind == "gate") term_.note(gate_text(event));
+  else if (kind == "started") term_.detail("engine: " + dump_compact(event));
+}
+
+}  // namespace slmc::cli

@@ -1,0 +1,27 @@
+#pragma once
+// Shows the events of a run or of one job on the terminal, and keeps them in the --events file.
+#include <memory>
+#include <string>
+
+#include "apps/slmc/terminal.h"
+#include "core/json.h"
+
+namespace slmc::cli {
+
+class EventLog {
+ public:
+  // `file`: JSON lines are appended to it; "" = none. Error(Resource) when it can't be opened.
+  EventLog(Terminal& term, const std::string& file);
+  ~EventLog();
+  EventLog(const EventLog&) = delete;
+  EventLog& operator=(const EventLog&) = delete;
+  void see(const Json& event);
+
+ private:
+  void show(const Json& event);
+  Terminal& term_;
+  std::string path_;
+  int fd_ = -1;
+};
+
+}  // namespace slmc::cli

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 
 #include "text/bpe.h"
@@ -73,7 +74,7 @@ std::string strip(std::string_view token, const std::string& content, std::size_
 void unmark(std::string& token, const std::string& marker, std::string_view blank) {
   Pattern pattern;
   pattern.literal = marker;
-  replace_all(token, pattern, blank);
+  replace_all(token, pattern, blank, most_bytes(token.size()));
 }
 
 }  // namespace
@@ -131,7 +132,7 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
   steps_.push_back(std::move(step));
 }
 
-void Decoder::apply(const Step& step, std::vector<std::string>& tokens) {
+void Decoder::apply(const Step& step, std::vector<std::string>& tokens, std::size_t most) {
   switch (step.kind) {
     case Step::ByteLevel:
       for (std::string& token : tokens) token = alphabet_bytes(token);
@@ -142,7 +143,7 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens) {
       for (std::size_t i = 0; i < tokens.size(); ++i) unmark(tokens[i], step.content, i == 0 && step.prefix ? "" : " ");
       return;
     case Step::Replace:
-      for (std::string& token : tokens) replace_all(token, step.pattern, step.content);
+      for (std::string& token : tokens) replace_all(token, step.pattern, step.content, most);
       return;
     case Step::ByteFallback: return join_bytes(tokens);
     case Step::Fuse: return fuse(tokens);
@@ -155,7 +156,12 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens) {
 std::string Decoder::decode(std::vector<std::string> tokens) const {
   if (steps_.empty())
     for (std::size_t i = 1; i < tokens.size(); ++i) tokens[i].insert(0, " ");
-  for (const Step& step : steps_) apply(step, tokens);
+  const auto bytes = [&] { return std::accumulate(tokens.begin(), tokens.end(), std::size_t{0}, [](std::size_t n, const std::string& t) { return n + t.size(); }); };
+  const std::size_t most = most_bytes(bytes());
+  for (const Step& step : steps_) {
+    apply(step, tokens, most);
+    require_length(bytes(), most);
+  }
   fuse(tokens);
   return std::move(tokens[0]);
 }
@@ -165,7 +171,8 @@ std::string Decoder::piece(std::string_view token) const {
   for (const Step& step : steps_) {
     if (step.kind == Step::ByteLevel) text = alphabet_bytes(text);
     if (step.kind == Step::Metaspace) unmark(text, step.content, " ");
-    if (step.kind == Step::Replace) replace_all(text, step.pattern, step.content);
+    if (step.kind == Step::Replace) replace_all(text, step.pattern, step.content, most_bytes(token.size()));
+    require_length(text.size(), most_bytes(token.size()));
     if (step.kind == Step::ByteFallback)
       if (const auto byte = fallback_byte(text)) return std::string(1, *byte);
   }

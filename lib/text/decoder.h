@@ -27,7 +27,7 @@ class Decoder {
     std::size_t start = 0, stop = 0;                     // Strip: most characters at the ends of each token
   };
   void add(const Json& json, const std::string& file, const std::string& path);
-  static void apply(const Step& step, std::vector<std::string>& tokens);
+  static void apply(const Step& step, std::vector<std::string>& tokens, std::size_t most);
   std::vector<Step> steps_;
 };
 

@@ -25,10 +25,16 @@ void Pattern::find_all(std::string_view text, std::vector<Span>& out) const {
     out.push_back({at, at + literal.size()});
 }
 
-void replace_all(std::string& text, const Pattern& pattern, std::string_view content) {
+void require_length(std::size_t bytes, std::size_t most) {
+  if (bytes > most)
+    throw Error(ErrorKind::Data, "the steps of a tokenizer must not make a text longer than " + std::to_string(most) + " bytes, but do");
+}
+
+void replace_all(std::string& text, const Pattern& pattern, std::string_view content, std::size_t most) {
   std::vector<Span> found;
   pattern.find_all(text, found);
   if (found.empty()) return;
+  require_length(found.size() * content.size(), most);
   std::string out;
   out.reserve(text.size() + found.size() * content.size());
   std::size_t from = 0;
@@ -67,14 +73,16 @@ void Normalizer::add(const Json& json, const std::string& file, const std::strin
 }
 
 void Normalizer::apply(std::string& text) const {
+  const std::size_t most = most_bytes(text.size());
   for (const Step& step : steps_) {
     if (step.kind == Step::Nfc) {
       if (needs_nfc(text)) text = nfc(text);
     } else if (step.kind == Step::Prepend) {
       if (!text.empty()) text.insert(0, step.content);
     } else {
-      replace_all(text, step.pattern, step.content);
+      replace_all(text, step.pattern, step.content, most);
     }
+    require_length(text.size(), most);
   }
 }
 

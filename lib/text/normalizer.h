@@ -17,7 +17,10 @@ struct Pattern {
   static Pattern from_json(const Json& json, const std::string& file, const std::string& path);
   void find_all(std::string_view text, std::vector<Span>& out) const;   // appends disjoint matches, left to right
 };
-void replace_all(std::string& text, const Pattern& pattern, std::string_view content);
+// No step may make text longer than `most` bytes: a file could ask for 2^n of them in n lines. Error(Data).
+void require_length(std::size_t bytes, std::size_t most);
+inline std::size_t most_bytes(std::size_t given) { return (std::size_t{1} << 20) + 32 * given; }   // a blank becomes 3 bytes at most
+void replace_all(std::string& text, const Pattern& pattern, std::string_view content, std::size_t most);
 
 class Normalizer {
  public:

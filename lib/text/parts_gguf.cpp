@@ -375,8 +375,11 @@ io::GgufMetadata gguf_from_parts(const Parts& parts, std::int64_t rows) {
   put("token_type", io::GgufValue::i32s(std::move(types)));
   if (bytes) {
     std::vector<std::string> merges;
-    for (const Merge& merge : parts.merges)
-      merges.push_back(std::string(parts.vocabulary.text(merge.left)) + " " + std::string(parts.vocabulary.text(merge.right)));
+    for (const Merge& merge : parts.merges) {
+      const std::string_view left = parts.vocabulary.text(merge.left);
+      if (left.find(' ', 1) != left.npos) throw Error(ErrorKind::Unsupported, fmt::format("a token of a GGUF's merge must not hold a blank, but '{}' does", left));
+      merges.push_back(std::string(left) + " " + std::string(parts.vocabulary.text(merge.right)));
+    }
     put("merges", io::GgufValue::texts(std::move(merges)));
   }
   for (const auto& [name, id] : {std::pair("bos_token_id", parts.special.bos), {"eos_token_id", parts.special.eos},

@@ -164,11 +164,11 @@ void add_merge(Parts& parts, std::string_view left, std::string_view right, cons
   std::string joined(left);
   joined += right;
   const Merge merge{parts.vocabulary.find(left), parts.vocabulary.find(right), parts.vocabulary.find(joined)};
-  const std::string_view missing = merge.left == kNoId ? left : merge.right == kNoId ? right : merge.result == kNoId ? joined : "";
-  if (left.empty() || right.empty() || !missing.empty())
-    fail(file, "a merge must join two tokens to a third of the vocabulary, but '" + std::string(missing) + "' of '" +
-                   std::string(left) + "' + '" + std::string(right) + "' is not in it");
-  parts.merges.push_back(merge);
+  if (merge.left != kNoId && merge.right != kNoId && merge.result != kNoId && !left.empty() && !right.empty())
+    return parts.merges.push_back(merge);
+  const std::string_view missing = merge.left == kNoId ? left : merge.right == kNoId ? right : std::string_view(joined);
+  fail(file, "a merge must join two tokens to a third of the vocabulary, but '" + std::string(missing) + "' of '" +
+                 std::string(left) + "' + '" + std::string(right) + "' is not in it");
 }
 
 Parts parts_from_json(std::string_view json, const std::string& file) {

@@ -127,10 +127,12 @@ void PreTokenizer::run_steps(std::string_view text, bool at_start, std::string& 
       for (const Span& span : spans) split(step, buffer, span, next);
     } else {
       rewritten.clear();
+      const std::size_t most = most_bytes(text.size());
       at_start &= !spans.empty() && spans[0].begin == 0;
       for (const Span& span : spans) {
         const Span now{rewritten.size(), 0};
         rewrite(step, std::string_view(buffer).substr(span.begin, span.end - span.begin), at_start && &span == &spans[0], rewritten);
+        require_length(rewritten.size(), most);
         split(step, rewritten, {now.begin, rewritten.size()}, next);
       }
       buffer.swap(rewritten);

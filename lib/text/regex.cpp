@@ -12,7 +12,7 @@
 namespace slmc::text {
 namespace {
 
-constexpr std::uint32_t kMatchSteps = 10'000'000;
+constexpr std::uint32_t kMatchSteps = 1'000'000;
 constexpr std::uint32_t kHeapKilobytes = 64 * 1024;
 constexpr std::size_t kJitStackBytes = 4 * 1024 * 1024;
 

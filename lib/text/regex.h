@@ -22,7 +22,7 @@ class Regex {
   explicit Regex(std::string_view pattern);              // Error(Data) when it does not compile
   static Regex literal(std::string_view text);           // matches exactly this text
   // All matches in valid UTF-8 `text`, left to right, disjoint, appended to `out`; an empty one right after another match
-  // is left out. Error(Data) when matching needs more than 10 million steps or 64 MB.
+  // is left out. Error(Data) when matching needs more than 1 million steps or 64 MB.
   void find_all(std::string_view text, std::vector<Span>& out) const;
 
  private:

@@ -1,0 +1,1 @@
+slmc_fuzz(tokenizer LIBS slmc_text slmc_io)

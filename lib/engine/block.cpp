@@ -99,7 +99,7 @@ at::Tensor Block::mix(const at::Tensor& normed) const {
   }
   const auto& windows = arch.options.window_blocks;
   const bool windowed = arch.options.window && windows[static_cast<std::size_t>(number)];
-  const at::Tensor y = open_heads(attend(q, k, v, arch.options.attn_scale, windowed ? shared.window_mask : shared.mask));
+  const at::Tensor y = open_heads(attend(q, k, v, arch.options.attn_scale, windowed ? shared.window : shared.all));
   return y.reshape({normed.size(0), normed.size(1), s.heads() * s.vd});
 }
 

@@ -13,7 +13,7 @@ namespace slmc::engine {
 // Tables that many blocks of one pass share.
 struct Shared {
   RopeTable rope;
-  at::Tensor mask, window_mask;            // undefined: plain causal attention
+  Visible all, window;                     // of blocks without and with a sliding window
 };
 // Those of one block for tokens 0 .. T-1 of x [B, T, hidden], without documents.
 Shared shared_of(const Arch& arch, Weights& weights, const at::Tensor& x, std::int64_t block);

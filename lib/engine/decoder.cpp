@@ -94,8 +94,10 @@ at::Tensor run_recomputed(const Arch& arch, Weights& weights, const at::Tensor& 
 Shared shared_of(const Arch& arch, Weights& weights, const at::Tensor& x, std::int64_t block) {
   Shared shared;
   shared.rope = Ropes(arch, weights, x, 0).of(block);
-  const Sight sight{x.size(1), x.size(1), arch.options.window, {}};
-  shared.window_mask = arch.options.window ? attention_mask(sight, x.scalar_type(), x.device()) : at::Tensor();
+  Sight sight{x.size(1), x.size(1), std::nullopt, {}};
+  shared.all = Visible(sight);
+  sight.window = arch.options.window;
+  if (sight.window) shared.window = Visible(sight);
   return shared;
 }
 
@@ -117,9 +119,9 @@ at::Tensor run_blocks(const Arch& arch, Weights& weights, at::Tensor x, std::int
   const std::int64_t past = past_tokens(pass);
   Sight sight{x.size(1), past + x.size(1), std::nullopt, pass.document};
   Shared shared;
-  shared.mask = attention_mask(sight, x.scalar_type(), x.device());
+  shared.all = Visible(sight);
   sight.window = arch.options.window;
-  shared.window_mask = arch.options.window ? attention_mask(sight, x.scalar_type(), x.device()) : at::Tensor();
+  if (sight.window) shared.window = Visible(sight);
   Ropes ropes(arch, weights, x, past);
   const bool recompute = pass.recompute && at::GradMode::is_enabled();
   for (std::int64_t i = first; i < last; ++i) {

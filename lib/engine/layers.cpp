@@ -6,6 +6,7 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
+#include <ATen/ops/maximum.h>
 #include <ATen/ops/outer.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/rms_norm.h>
@@ -17,6 +18,8 @@
 #include <limits>
 
 #include "core/error.h"
+#include "engine/attention.h"
+#include "engine/functions.h"
 
 namespace slmc::engine {
 namespace {
@@ -40,7 +43,7 @@ at::Tensor normalize(ir::Norm kind, const at::Tensor& x, const at::Tensor& gain,
     return bias.defined() ? y + bias : y;
   }
   if (kind == ir::Norm::Layer) return at::layer_norm(x, gain.sizes(), gain, bias, eps);
-  const at::Tensor y = at::rms_norm(x, gain.sizes(), gain, eps);
+  const at::Tensor y = can_fuse(x) && can_fuse(gain) ? rms_norm(x, gain, eps) : at::rms_norm(x, gain.sizes(), gain, eps);
   return bias.defined() ? y + bias : y;
 }
 
@@ -54,6 +57,7 @@ RopeTable rope_table(const at::Tensor& frequencies, double factor, std::int64_t 
 at::Tensor rotate(const at::Tensor& x, const RopeTable& table) {
   const std::int64_t freq = table.cos.size(-1);
   if (freq == 0) return x;
+  if (can_fuse(x)) return rotate_pairs(x, table.cos, table.sin);
   const at::Tensor cos = table.cos.unsqueeze(1), sin = table.sin.unsqueeze(1);      // [T, 1, freq]
   const at::Tensor a = x.narrow(-1, 0, freq), b = x.narrow(-1, freq, freq);
   const std::int64_t pass = x.size(-1) - 2 * freq;
@@ -71,7 +75,22 @@ at::Tensor activate(ir::Activation kind, const at::Tensor& x) {
   internal_error(__FILE__, __LINE__, "unknown activation");
 }
 
-at::Tensor gated_activation(ir::Activation kind, const at::Tensor& gate, const at::Tensor& up) { return activate(kind, gate) * up; }
+at::Tensor gated_activation(ir::Activation kind, const at::Tensor& gate, const at::Tensor& up) {
+  return kind == ir::Activation::Silu && can_fuse(gate) ? gated_silu(gate, up) : activate(kind, gate) * up;
+}
+
+at::Tensor first_keys(const Sight& sight) {
+  const std::int64_t tokens = sight.keys;
+  const bool windowed = sight.window && tokens > *sight.window;
+  if (sight.queries != sight.keys || (!windowed && !sight.document.defined())) return {};
+  const at::Tensor position = at::arange(tokens, at::kLong).unsqueeze(0);
+  at::Tensor first = windowed ? (position - *sight.window + 1).clamp_min(0) : at::zeros({1, tokens}, at::kLong);
+  if (!sight.document.defined() || tokens < 2) return first;
+  const at::Tensor document = sight.document.to(at::kCPU), step = document.diff(1, 1).ne(0);        // [B, T - 1]
+  SLMC_CHECK(document.diff(1, 1).ge(0).all().item<bool>());
+  const at::Tensor starts = at::cat({at::zeros({document.size(0), 1}, at::kLong), step * position.narrow(1, 1, tokens - 1)}, 1);
+  return at::maximum(first, std::get<0>(starts.cummax(1)));
+}
 
 at::Tensor attention_mask(const Sight& sight, at::ScalarType dtype, at::Device device) {
   const bool windowed = sight.window && sight.keys > *sight.window;
@@ -92,8 +111,29 @@ at::Tensor attention_mask(const Sight& sight, at::ScalarType dtype, at::Device d
   return zero.masked_fill_(hidden, -std::numeric_limits<double>::infinity()).unsqueeze(1);
 }
 
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, const at::Tensor& mask) {
-  // The fused kernels want one head width: zeros at the end of q and k add nothing to scores, those of v give columns to cut off.
+Visible::Visible(Sight sight) : sight_(std::move(sight)), first_(first_keys(sight_)) {}
+
+at::Tensor Visible::mask(const at::Tensor& like) const {
+  if (!mask_) mask_ = attention_mask(sight_, like.scalar_type(), like.device());
+  return *mask_;
+}
+
+namespace {
+
+// The same for every window unless documents differ.
+at::Tensor of_each_window(const at::Tensor& first, std::int64_t windows) {
+  return first.defined() ? first.expand({windows, first.size(1)}) : first;
+}
+
+}  // namespace
+
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, const Visible& visible) {
+  const AttentionShape shape{q.size(0), q.size(1), q.size(2), k.size(2), q.size(3), v.size(3), scale};
+  if (can_fuse(q) && q.size(1) == k.size(1) && attention_supported(shape)) {
+    return causal_attention(q, k, v, scale, of_each_window(visible.first(), q.size(0)));
+  }
+  // LibTorch's kernels want one head width: zeros at the end of q and k add nothing to scores, those of v give columns to cut off.
+  const at::Tensor mask = visible.mask(q);
   const std::int64_t values = v.size(-1), width = std::max(q.size(-1), values);
   const at::Tensor queries = pad_last(q, width).transpose(1, 2), keys = pad_last(k, width).transpose(1, 2);
   const std::optional<at::Tensor> bias = mask.defined() ? std::optional(mask) : std::nullopt;

@@ -35,13 +35,30 @@ at::Tensor gated_activation(ir::Activation kind, const at::Tensor& gate, const a
 struct Sight {
   std::int64_t queries = 0, keys = 0;
   std::optional<std::int64_t> window;      // keys at most window - 1 positions back
-  at::Tensor document;                     // [B, T] int64 or undefined; then queries == keys
+  at::Tensor document;                     // [B, T] int64 or undefined, numbers that never fall; then queries == keys
 };
+// The first key that each query sees, [B or 1, T] int64; undefined when that is key 0 for all. Only where queries == keys.
+at::Tensor first_keys(const Sight& sight);
 // [B or 1, 1, T, S]: 0 where visible, -inf elsewhere; undefined when plain causal attention says the same.
 at::Tensor attention_mask(const Sight& sight, at::ScalarType dtype, at::Device device);
 
+// What attend needs of a sight; made once and shared by blocks.
+class Visible {
+ public:
+  Visible() = default;
+  explicit Visible(Sight sight);
+  const Sight& sight() const { return sight_; }
+  const at::Tensor& first() const { return first_; }
+  at::Tensor mask(const at::Tensor& like) const;      // made when first asked for
+
+ private:
+  Sight sight_;
+  at::Tensor first_;
+  mutable std::optional<at::Tensor> mask_;
+};
+
 // softmax(scale * q k^T + mask) v for each head. q [B, T, heads, d], k [B, S, kv, d], v [B, S, kv, vd] -> [B, T, heads, vd]; head h
-// reads group h / (heads / kv). Without a mask: causal, and S == T or T == 1. Probabilities are never stored.
-at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, const at::Tensor& mask);
+// reads group h / (heads / kv). Probabilities are never stored.
+at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale, const Visible& visible);
 
 }  // namespace slmc::engine

@@ -116,6 +116,10 @@ std::string bytes_of(const Toy& toy) {
 
 class Trainer : public FolderTest {
  protected:
+  void SetUp() override {
+    FolderTest::SetUp();
+    at::set_num_threads(1);                                // "the same bits" is for equal threads, and forked children have one
+  }
   void TearDown() override {
     clear_cancel();
     FolderTest::TearDown();
@@ -284,7 +288,6 @@ template <typename Body>
 bool lives(Body body) {
   const pid_t child = ::fork();
   if (child == 0) {
-    at::set_num_threads(1);                                // the pool of threads did not come along
     body();
     ::_exit(0);
   }

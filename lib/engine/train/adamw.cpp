@@ -10,7 +10,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "engine/train/simd.h"
+#include "engine/simd.h"
 
 namespace slmc::engine {
 namespace {

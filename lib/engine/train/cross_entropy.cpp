@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "engine/train/simd.h"
+#include "engine/simd.h"
 
 namespace slmc::engine {
 namespace {

@@ -91,7 +91,8 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
       wanted.push_back({&s, block, name});
     }
   }
-  for (const auto& [name, value] : stored) {
+  for (const auto& entry : stored) {
+    const std::string& name = entry.first;
     if (claimed.contains(name)) continue;
     const bool ignored = std::any_of(spec.tensors.begin(), spec.tensors.end(), [&](const StoredSpec& s) {
       return s.ignored && matches(file_name(s.name), name);
@@ -99,7 +100,7 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
     if (ignored) continue;
     throw Error(ErrorKind::Model, at_file(source.file),
                 "the file must hold only tensors that its config asks for, but holds '" + name + "' " +
-                    shape_text(value.shape));
+                    shape_text(entry.second.shape));
   }
 
   std::vector<StoredTensor> placed;

@@ -87,7 +87,7 @@ class Builder {
 
   // Repeated entries multiply: refuses what no machine could hold before anything of that size is made.
   void limit_sizes(const Sizes& sizes) {
-    constexpr std::int64_t kMostBlocks = 10'000, kLargest = 100'000'000;
+    constexpr std::int64_t kMostBlocks = 1000, kLargest = 100'000'000;
     const auto limit = [&](const std::string& axis, std::int64_t size, std::int64_t most) {
       if (size > most)
         violate(axis,
@@ -147,7 +147,9 @@ class Builder {
 
   void apply_config() {
     if (!plan_.config) return;
-    for (const auto& [key, value] : plan_.config->items()) {
+    for (const auto& item : plan_.config->items()) {
+      const std::string& key = item.key();
+      const Json& value = item.value();
       const auto positive = [&] {
         return value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>());
       };

@@ -12,7 +12,7 @@
 namespace slmc::ir {
 namespace {
 
-constexpr std::int64_t kMostBlocks = 10'000;
+constexpr std::int64_t kMostBlocks = 1000;
 constexpr std::int64_t kLargestAxis = 100'000'000;
 
 // Reads typed values out of the evaluated names.
@@ -254,7 +254,7 @@ Resolved resolve(const Template& arch, const std::string& container, const Confi
   const std::int64_t blocks = names.whole("blocks", 1);
   if (blocks > kMostBlocks)
     throw Error(ErrorKind::Model, at_file(source.file),
-                "a model must have at most 10000 blocks, but has " + std::to_string(blocks));
+                "a model must have at most 1000 blocks, but has " + std::to_string(blocks));
   BlockSizes block;
   for (const AxisField& axis : kBlockAxes)
     block.*axis.size =

@@ -82,7 +82,7 @@ PLANS = {
     "set-rope": plan(set={"block.0.attn.rope": {"copy": "embed"}}), "copy-shape": plan(set={"norm": {"copy": "embed"}}), "copy-unknown": plan(set={"norm": {"copy": "emb"}}),
     "config-unknown": plan(config={"contxt": 3}), "config-family": plan(config={"family": "llama"}), "config-wrong": plan(config={"context": "long"}),
     "format-unknown": plan(format={"*": "q9_9"}), "format-quantized": plan(format={"*": "q4_0"}), "format-number": plan(format={"*": 4}),
-    "many-blocks": plan(take={"block": [0] * 10001}), "large-product": plan(take={"block.0.kv": [0] * 1500, "block.0.vd": [0] * 1500, "block.0.kv.0.q": [0] * 60}),
+    "many-blocks": plan(take={"block": [0] * 3000}), "repeated-blocks": plan(take={"block": [0] * 400}), "large-product": plan(take={"block.0.kv": [0] * 1500, "block.0.vd": [0] * 1500, "block.0.kv.0.q": [0] * 60}),
     "not-an-object": [], "not-json": None,
 }
 

@@ -333,7 +333,7 @@ TEST(Resolve, UnknownKeysAndKindsAreRefusedByName) {
   refused(R"({"num_attention_heads": 3})", "head_dim");
   refused(R"({"hidden_size": -8})", "hidden");
   refused(R"({"hidden_size": "8"})", "hidden");
-  refused(R"({"num_hidden_layers": 10000000})", "10000 blocks");
+  refused(R"({"num_hidden_layers": 10000000})", "1000 blocks");
   refused(R"({"rms_norm_eps": 0})", "norm_eps");
   refused(R"({"model_type": "lama"})", "did you mean 'llama'");
   refused(R"({"vocab_size": null})", "vocab");

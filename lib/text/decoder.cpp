@@ -89,6 +89,7 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
   if (json.is_null()) return;
   Fields fields(json, file, path, ErrorKind::Data);
   const std::string type = fields.text("type");
+  require_few_steps(steps_.size() + 1, file, path);
   Step step;
   const auto one_character = [&](const char* key) {
     std::string text = fields.text(key);

@@ -30,6 +30,10 @@ void require_length(std::size_t bytes, std::size_t most) {
     throw Error(ErrorKind::Data, "the steps of a tokenizer must not make a text longer than " + std::to_string(most) + " bytes, but do");
 }
 
+void require_few_steps(std::size_t steps, const std::string& file, const std::string& path) {
+  if (steps > 64) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "'" + path + "' must be at most the 64th step, but is a later one");
+}
+
 void replace_all(std::string& text, const Pattern& pattern, std::string_view content, std::size_t most) {
   std::vector<Span> found;
   pattern.find_all(text, found);
@@ -56,6 +60,7 @@ void Normalizer::add(const Json& json, const std::string& file, const std::strin
   if (json.is_null()) return;
   Fields fields(json, file, path, ErrorKind::Data);
   const std::string type = fields.text("type");
+  require_few_steps(steps_.size() + 1, file, path);
   if (type == "Sequence") {
     const Json& parts = fields.at("normalizers");
     if (!parts.is_array()) fields.fail("normalizers", "must be a list, but is not");

@@ -19,7 +19,9 @@ struct Pattern {
 };
 // No step may make text longer than `most` bytes: a file could ask for 2^n of them in n lines. Error(Data).
 void require_length(std::size_t bytes, std::size_t most);
-inline std::size_t most_bytes(std::size_t given) { return (std::size_t{1} << 20) + 32 * given; }   // a blank becomes 3 bytes at most
+inline std::size_t most_bytes(std::size_t given) { return (std::size_t{1} << 16) + 16 * given; }   // usual: a blank becomes 3 bytes
+// Real Sequences have a handful of steps; Error(Data) above 64.
+void require_few_steps(std::size_t steps, const std::string& file, const std::string& path);
 void replace_all(std::string& text, const Pattern& pattern, std::string_view content, std::size_t most);
 
 class Normalizer {

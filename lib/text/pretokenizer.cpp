@@ -16,6 +16,7 @@ void PreTokenizer::add(const Json& json, const std::string& file, const std::str
   if (json.is_null()) return;
   Fields fields(json, file, path, ErrorKind::Data);
   const std::string type = fields.text("type");
+  require_few_steps(steps_.size() + 1, file, path);
   if (byte_level_)
     throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
                 "the ByteLevel of a pre_tokenizer must be its last step, but " + type + " follows it");

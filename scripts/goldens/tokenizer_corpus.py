@@ -80,8 +80,9 @@ JSON = {
     "growing_normalizer": changed(GOOD, ["normalizer"], sequence("normalizers", *[
         {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 64)),
     "growing_words": changed(GOOD, ["pre_tokenizer"], sequence("pretokenizers", *[
-        split("."), {"type": "Metaspace", "replacement": "x"}, {"type": "Metaspace", "replacement": "y"}] * 32)),
+        split("."), {"type": "Metaspace", "replacement": "x"}, {"type": "Metaspace", "replacement": "y"}] * 21)),
     "growing_decoder": changed(GOOD, ["decoder"], sequence("decoders", *[{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 64)),
+    "steps_too_many": changed(GOOD, ["decoder"], sequence("decoders", *[{"type": "Fuse"}] * 65)),
     "nested": changed(GOOD, ["normalizer"], json.loads('{"type":"Sequence","normalizers":[' * 40 + '{"type":"NFC"}' + "]}" * 40)),
 }
 

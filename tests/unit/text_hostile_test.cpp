@@ -71,6 +71,25 @@ TEST(HostileTokenizer, EveryValueReplaced) {
   EXPECT_LT(worked, tried / 2);
 }
 
+// A file could ask for 2^n bytes in n lines: each step doubles the text.
+TEST(HostileTokenizer, StepsThatBlowUpATextAreRefused) {
+  const auto with = [](const char* key, const Json& step, int times) {
+    Json document = Json::parse(kSmall);
+    const char* list = key == std::string("normalizer") ? "normalizers" : "decoders";
+    document[key] = {{"type", "Sequence"}, {list, Json::array()}};
+    for (int i = 0; i < times; ++i) document[key][list].push_back(step);
+    return document.dump();
+  };
+  const Json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  const AllocationLimit limit(16u << 20);
+  EXPECT_EQ(error_text([&] { use(with("normalizer", twice, 40)); }),
+            "error: the steps of a tokenizer must not make a text longer than 65616 bytes, but do");
+  EXPECT_EQ(error_text([&] { use(with("decoder", twice, 40)); }),
+            "error: the steps of a tokenizer must not make a text longer than 65664 bytes, but do");
+  EXPECT_EQ(error_text([&] { use(with("decoder", {{"type", "Fuse"}}, 65)); }),
+            "small.json: error: 'decoder.decoders[64]' must be at most the 64th step, but is a later one");
+}
+
 struct Refusal {
   const char *from, *to, *error;
 };

@@ -15,7 +15,6 @@ namespace {
 
 int run_check(Context& context) {
   const recipe::Recipe recipe = recipe::read_recipe(context.args.text("FILE"), registry(), context.args.all("set"));
-  for (const Diagnostic& warning : recipe.warnings) context.term.warning(warning.message);
   if (context.term.json()) {
     Json stages = Json::array();
     for (const recipe::StageEntry& entry : recipe.stages) {

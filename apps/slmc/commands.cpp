@@ -7,8 +7,9 @@ namespace slmc::cli {
 namespace {
 
 std::vector<Command> make_table() {
-  return {recipe_check_command(), recipe_schema_command(), recipe_init_command(), inspect_command(), verify_command(),
-          completion_command(), help_command(), version_command()};
+  return {run_command(), plan_command(), recipe_check_command(), recipe_schema_command(), recipe_init_command(), edit_command(),
+          convert_command(), verify_command(), eval_command(), bench_command(), inspect_command(), generate_command(), chat_command(),
+          compare_command(), diff_command(), log_command(), doctor_command(), completion_command(), help_command(), version_command()};
 }
 
 }  // namespace

@@ -19,10 +19,10 @@ namespace slmc::cli {
 namespace {
 
 recipe::Environment environment(const Context& context, const DriveOptions& options) {
-  const std::string kept = recipe::kept_gemm(options.work);
-  const bool fixed = context.args.has("gemm") && context.args.text("gemm") != "auto";
+  const std::string kept = recipe::kept_gemm(options.work, device(context));
+  const std::string asked = context.args.text("gemm");
   return {.hf_cache = context.around.hf_cache, .templates = context.around.templates, .work = options.work,
-          .facts = engine_facts(context, fixed || kept.empty() ? context.args.text("gemm") : kept), .threads = threads(context)};
+          .facts = engine_facts(context, asked != "auto" || kept.empty() ? asked : kept), .threads = threads(context)};
 }
 
 recipe::RunOptions run_options(const Context& context, const DriveOptions& options) {
@@ -73,7 +73,8 @@ report::Report report_of(const recipe::Chain& chain, const recipe::RunResult& re
   }
   for (const recipe::GateResult& g : result.gates) {
     out.gates.push_back({.metric = g.gate.metric, .limit = limit_text(g.gate),
-                         .value = g.value ? report::metric_text(g.gate.metric, *g.value) : "not measured", .met = g.met});
+                         .value = g.value ? report::metric_text(g.gate.metric, *g.value) : "not measured", .met = g.met, .least = g.gate.least,
+                         .most = g.gate.most});
   }
   const BuildInfo build = build_info();
   out.environment = {{"slmc", build.version + " (" + build.revision + ")"}, {"torch", result.facts.torch}, {"device", result.facts.device},

@@ -1,0 +1,1 @@
+slmc_test(cli_test ${CMAKE_CURRENT_LIST_DIR}/cli_test.cpp LIBS slmc_cli)

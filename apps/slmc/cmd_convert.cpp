@@ -52,9 +52,11 @@ void show_dry(Context& context, const ir::Verdict& verdict) {
 
 int run_front(Context& context) {
   const stage::StageInfo& info = context.command.name == "edit" ? edit_info() : convert_info();
-  stage::Job job = new_job(context, info.name, context.args.text("MODEL"));
+  stage::Job job;
+  job.op = info.name;
+  job.model = context.args.text("MODEL");
   job.settings = settings_of(context, info);
-  const fs::path output = fs::absolute(context.args.text("output"));
+  const fs::path output = context.args.text("output");
   if (context.args.flag("dry_run")) {
     const ir::Model model = load_model(context, job.model);
     const ir::Plan plan = info.name == "edit" ? ir::read_plan(job.settings.text("plan")) : ir::Plan(model);

@@ -158,7 +158,8 @@ std::string entry_text(const Json& entry) {
   std::string out = fmt::format("{} ({})  {}\n", entry["id"].get<std::string>(), entry["stage"].get<std::string>(),
                                 entry.value("key", std::string()).substr(0, 16));
   out += "    settings  " + dump_compact(entry.value("settings", Json::object())) + "\n";
-  for (const auto& [name, input] : entry.value("inputs", Json::object()).items()) {
+  const Json inputs = entry.value("inputs", Json::object());        // items() of a temporary would dangle
+  for (const auto& [name, input] : inputs.items()) {
     out += fmt::format("    {:<9} {}\n", name, input.value("source", std::string()));
   }
   const std::string before = metrics_text(entry, "before"), after = metrics_text(entry, "after");

@@ -104,7 +104,7 @@ int run_chat(Context& context) {
     set_interrupt_ends_turn(true);
     open = show_turn(engine, log, last);
     set_interrupt_ends_turn(false);
-    context.term.piece("\n");
+    if (open) context.term.piece("\n");
   }
   engine.close_input();
   while (open && show_turn(engine, log, last)) {

@@ -1,6 +1,4 @@
 // run, plan: a whole recipe.
-#include <fmt/format.h>
-
 #include "apps/slmc/command_line.h"
 #include "apps/slmc/commands.h"
 #include "apps/slmc/driver.h"
@@ -21,8 +19,7 @@ DriveOptions options_of(const Context& context) {
   out.force = context.args.all("again");
   out.keep = keep_from(context.args.text("keep"));
   out.plan_only = context.command.name == "plan" || context.args.flag("dry_run");
-  out.go_on = fmt::format("finished stages and checkpoints are kept in {}; go on with: slmc {}", context.args.text("work"),
-                          join_words(context.words));
+  out.go_on = "go on with: slmc " + join_words(context.words);
   return out;
 }
 
@@ -43,8 +40,8 @@ Option work_option() {
 }
 
 std::vector<JsonField> plan_fields() {
-  return {{"recipe", "its name"}, {"model", "the input model"}, {"input", "its shape, parameters, bytes"},
-          {"stages", "per stage: id, use, key, reused, why, parameters, bytes, sizes, peak_bytes, seconds, cannot, assumed"},
+  return {{"name", "the recipe's"}, {"model", "the input model"}, {"input", "container, parameters, bytes, kv_bytes_per_token, sizes"},
+          {"stages", "id, use, settings (value and where it comes from), result (as input), key, folder, reused, why, peak_bytes, seconds, assumed"},
           {"disk_bytes", "that a run from here would write"}, {"warnings", "nothing that stops a run"}};
 }
 

@@ -92,7 +92,7 @@ int run_stage(Context& context) {
   if (!options.plan_only) refuse_existing(context, options.output);
   const fs::path work = options.output.parent_path() / ("." + options.output.filename().string() + ".work");
   options.work = work;
-  options.go_on = fmt::format("checkpoints are kept in {}; go on with: slmc {}", work.string(), join_words(context.words));
+  options.go_on = "go on with: slmc " + join_words(context.words);
   const int code = drive(context, std::move(recipe), options);
   if (!options.plan_only) fs::remove_all(work);            // the model is delivered; nothing else was asked for
   return code;

@@ -15,7 +15,7 @@ namespace {
 std::string in_option_words(const Option& option, std::string message) {
   const std::string from = fmt::format("the setting '{}'", option.setting.name);
   const auto at = message.find(from);
-  if (at != std::string::npos) message.replace(at, from.size(), "the option " + option_name(option.setting));
+  if (at != std::string::npos) message.replace(at, from.size(), "the option " + spelled(option));
   return message;
 }
 
@@ -42,6 +42,11 @@ std::string option_name(const stage::Setting& setting) {
   std::string name = setting.name;
   std::replace(name.begin(), name.end(), '_', '-');
   return "--" + name;
+}
+
+std::string spelled(const Option& option) {
+  const std::string name = option_name(option.setting);
+  return option.letter ? fmt::format("-{}/{}", option.letter, name) : name;
 }
 
 std::string option_value(const Option& option) {
@@ -102,7 +107,7 @@ void Arguments::check() const {
   for (const Option& declared : options_) {
     const stage::Setting& setting = declared.setting;
     if (setting.required && !has(setting.name)) {
-      throw Error(ErrorKind::Usage, fmt::format("the option {} {} must be given, but is not", option_name(setting), option_value(declared)));
+      throw Error(ErrorKind::Usage, fmt::format("the option {} must be given ({}), but is not", spelled(declared), option_value(declared)));
     }
     for (const std::string& value : all(setting.name)) {
       try {

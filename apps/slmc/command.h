@@ -76,6 +76,7 @@ std::vector<Option> all_options(const Command& command);     // its own, then th
 
 std::string document_schema(const Command& command);          // "slmc.recipe-check/1"
 std::string option_name(const stage::Setting& setting);      // "--max-ram"
+std::string spelled(const Option& option);                    // "-o/--output", for messages
 std::string option_value(const Option& option);              // "FILE", "N", "cpu|cuda", "" for flags
 
 // What was typed, by setting name; positionals by their name.

@@ -15,11 +15,6 @@ using Words = std::vector<std::string>;
 
 bool is_option_word(const std::string& word) { return word.size() > 1 && word[0] == '-'; }
 
-std::string spelled(const Option& option) {
-  const std::string name = option_name(option.setting);
-  return option.letter ? fmt::format("-{}/{}", option.letter, name) : name;
-}
-
 bool is_flag(const Option& option) { return option.setting.type == stage::Type::Boolean; }
 
 // Every word that starts an option of the list: "-o", "--output", "--no-refit".
@@ -130,7 +125,8 @@ const Command* take_command(Words& words) {
   throw Error(ErrorKind::Usage, fmt::format("the command line can't be read: {}", error.what()));
 }
 
-void refuse_extras(const Words& extras, const Command& command, const std::vector<Option>& options) {
+void refuse_extras(Words extras, const Command& command, const std::vector<Option>& options) {
+  std::erase(extras, "--");                                     // CLI11 counts the mark itself
   for (const std::string& word : extras) {
     if (is_option_word(word)) unknown_option(word, &command, options);
   }

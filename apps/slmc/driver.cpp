@@ -29,7 +29,6 @@ recipe::RunOptions run_options(const Context& context, const DriveOptions& optio
   recipe::RunOptions out;
   out.work = options.work;
   out.cache = context.around.cache.empty() ? options.work / "cache" : context.around.cache;
-  out.events = context.args.text("events");
   out.output = options.output;
   out.replace_output = context.args.flag("force");
   out.from = options.from;
@@ -167,7 +166,7 @@ std::string plan_text(const recipe::Chain& chain, bool plain) {
   if (!out.empty() && out.back() != '\n') out += '\n';
   if (plain) return out;
   if (!notes.empty()) out += "\n" + notes;
-  return out + fmt::format("\ndisk needed: {}\n", format_bytes(chain.disk_bytes));
+  return chain.environment.facts ? out + fmt::format("\ndisk needed: {}\n", format_bytes(chain.disk_bytes)) : out;
 }
 
 int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) {
@@ -180,10 +179,12 @@ int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) 
     show_plan(context, chain);
     return kDone;
   }
-  EventLog log(context.term, "");                         // the runner writes --events itself
-  const recipe::RunResult result = recipe::run(chain, run_options(context, options), make_executor(context, options.go_on),
-                                               [&](const Json& event) { log.see(event); });
-  context.term.end_progress();
+  EventLog log(context.term, context.args.text("events"));
+  recipe::RunResult result;
+  log.watch([&](const recipe::Sink& sink) {
+    result = recipe::run(chain, run_options(context, options), make_executor(context, options.go_on), sink);
+    return run_json(chain, result);
+  });
   const report::Report report = report_of(chain, result);
   write_report(chain, result, report);
   show_result(context, chain, result, report);

@@ -17,7 +17,7 @@ struct DriveOptions {
   std::vector<std::string> force;
   recipe::Keep keep = recipe::Keep::All;
   bool plan_only = false;
-  std::string go_on;                        // for a dead engine's sentence: what is saved, the command that goes on
+  std::string go_on;                        // for the error of a dead or interrupted engine: "go on with: ..."
 };
 
 // The exit code: done, or a gate not met.

@@ -26,6 +26,7 @@ namespace {
 
 constexpr int kSampleMs = 20;
 constexpr std::size_t kMostLine = 256u << 20;           // bytes of one event
+constexpr int kLoaderFailed = 127;                      // exit code of the dynamic loader
 constexpr std::size_t kKeptMessages = 4096;             // bytes of the end of its stderr
 
 double now_s() {
@@ -217,7 +218,11 @@ void EngineProcess::explain_death(int status) const {
     throw Error(ErrorKind::Internal, fmt::format("the engine crashed: signal {} ({}){}", signal, sigdescr_np(signal), said),
                 "please report this message together with the command that led to it");
   }
-  throw Error(ErrorKind::Internal, fmt::format("the engine must end with a result, but ended with exit code {} and none{}",
+  if (WEXITSTATUS(status) == kLoaderFailed) {
+    throw Error(ErrorKind::Resource, fmt::format("the engine must start, but its libraries can't be loaded{}", said),
+                "`slmc version` names the LibTorch that it was built for");
+  }
+  throw Error(ErrorKind::Internal, fmt::format("the engine must end with a result, but ended with exit code {} and without one{}",
                                                WEXITSTATUS(status), said),
               "please report this message together with the command that led to it");
 }

@@ -10,6 +10,7 @@
 
 #include "core/units.h"
 #include "report/html.h"
+#include "stage/job.h"
 
 namespace slmc::cli {
 namespace {
@@ -26,6 +27,7 @@ Progress progress_of(const Json& event) {
   out.what = with_stage(event, text_of(event, "what"));
   out.done = event.value("done", std::int64_t{0});
   out.of = event.value("of", std::int64_t{0});
+  out.bytes = text_of(event, "unit") == "bytes";
   for (const auto& [key, value] : event.items()) {
     if (value.is_number() && key != "done" && key != "of") out.metrics.emplace_back(key, value.get<double>());
   }
@@ -41,14 +43,6 @@ std::string metrics_text(const Json& metrics) {
   return out;
 }
 
-std::string gate_text(const Json& event) {
-  const bool met = event.value("met", false);
-  const Json value = event.value("value", Json());
-  const std::string metric = text_of(event, "metric");
-  return fmt::format("gate {}: {}, {}", metric, value.is_number() ? report::metric_text(metric, value.get<double>()) : "not measured",
-                     met ? "met" : "not met");
-}
-
 }  // namespace
 
 EventLog::EventLog(Terminal& term, const std::string& file) : term_(term), path_(file) {
@@ -61,14 +55,33 @@ EventLog::~EventLog() {
   if (fd_ >= 0) close(fd_);
 }
 
+void EventLog::keep(const Json& event) {
+  if (fd_ < 0) return;
+  const std::string line = dump_compact(event) + "\n";
+  if (write(fd_, line.data(), line.size()) == static_cast<ssize_t>(line.size())) return;
+  const int code = errno;
+  close(fd_);                                           // so that reporting this error does not fail again
+  fd_ = -1;
+  throw Error(ErrorKind::Resource, fmt::format("the events file {} must take every event, but could not: {}", path_, std::strerror(code)));
+}
+
 void EventLog::see(const Json& event) {
-  if (fd_ >= 0) {
-    const std::string line = dump_compact(event) + "\n";
-    if (write(fd_, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
-      throw Error(ErrorKind::Resource, fmt::format("the events file {} must take every event, but could not: {}", path_, std::strerror(errno)));
-    }
-  }
+  keep(event);
   show(event);
+}
+
+Json EventLog::watch(const std::function<Json(const std::function<void(const Json&)>&)>& work) {
+  try {
+    Json result = work([this](const Json& event) { see(event); });
+    term_.end_progress();
+    Json last = result;
+    last["event"] = "result";
+    keep(last);
+    return result;
+  } catch (const Error& error) {
+    keep(stage::error_event(error));
+    throw;
+  }
 }
 
 void EventLog::show(const Json& event) {
@@ -79,7 +92,6 @@ void EventLog::show(const Json& event) {
   else if (kind == "text") term_.piece(text_of(event, "text"));
   else if (kind == "stage") term_.note(with_stage(event, text_of(event, "state")));
   else if (kind == "eval") term_.note(with_stage(event, metrics_text(event.value("metrics", Json::object()))));
-  else if (kind == "gate") term_.note(gate_text(event));
   else if (kind == "started") term_.detail("engine: " + dump_compact(event));
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // Shows the events of a run or of one job on the terminal, and keeps them in the --events file.
-#include <memory>
+#include <functional>
 #include <string>
 
 #include "apps/slmc/terminal.h"
@@ -16,9 +16,12 @@ class EventLog {
   EventLog(const EventLog&) = delete;
   EventLog& operator=(const EventLog&) = delete;
   void see(const Json& event);
+  // Runs work that reports here; its result, or its error, is the last line of the file. Gives the result back.
+  Json watch(const std::function<Json(const std::function<void(const Json&)>&)>& work);
 
  private:
   void show(const Json& event);
+  void keep(const Json& event);
   Terminal& term_;
   std::string path_;
   int fd_ = -1;

@@ -32,15 +32,14 @@ Json run_engine(const std::filesystem::path& program, const stage::Job& job, con
   return *last;
 }
 
-// A dead engine's sentence gets what is saved and how to go on.
-Error with_way_on(const Error& error, const stage::Job& job, const std::string& go_on) {
+// A dead engine's sentence gets the command that goes on.
+Error with_way_on(const Error& error, const std::string& go_on) {
   if (go_on.empty()) return error;
   std::vector<Diagnostic> all = error.diagnostics();
   std::string& hint = all.back().hint;
   if (!hint.empty()) hint += "; ";
   hint += go_on;
   Error out(error.kind(), std::move(all));
-  out.while_doing(fmt::format("while the engine ran '{}'", job.op));
   for (const std::string& step : error.trail()) out.while_doing(step);
   return out;
 }
@@ -78,15 +77,14 @@ recipe::Executor make_executor(const Context& context, std::string go_on) {
       return run_engine(require_engine(context), job, sink);
     } catch (const Error& error) {
       if (!deserves_way_on(error.kind())) throw;
-      throw with_way_on(error, job, go_on);
+      throw with_way_on(error, go_on);
     }
   };
 }
 
 Json run_alone(const Context& context, const stage::Job& job) {
   EventLog log(context.term, context.args.text("events"));
-  Json result = make_executor(context)(job, [&](const Json& event) { log.see(event); });
-  context.term.end_progress();
+  Json result = log.watch([&](const recipe::Sink& sink) { return make_executor(context)(job, sink); });
   result.erase("event");
   return result;
 }

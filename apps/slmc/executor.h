@@ -10,7 +10,7 @@ namespace slmc::cli {
 // A job of `op` with the shared options filled in; paths absolute.
 stage::Job new_job(const Context& context, const std::string& op, const std::string& model);
 
-// `go_on`: the command that continues what a dead engine leaves behind, with what is saved; "" = nothing is.
+// `go_on`: how to continue what a dead or interrupted engine leaves behind; "" = nothing is left.
 recipe::Executor make_executor(const Context& context, std::string go_on = {});
 
 // One job on the engine, its events shown and logged; the fields of its result without "event".

@@ -1,5 +1,6 @@
 #include "apps/slmc/front_stages.h"
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -48,9 +49,9 @@ void write(const ir::Model& model, Format format, const stage::Job& job, const r
   const std::string type = job.settings.has("type") ? job.settings.text("type") : "";
   if (job.settings.text("to") == "gguf") {
     if (!type.empty()) format.insert(format.begin(), {"*", type});
-    ir::write_gguf(model, job.out, format, progress_to(sink, "writing " + job.out));
+    ir::write_gguf(model, job.out, format, progress_to(sink, "writing " + std::filesystem::path(job.out).filename().string()));
   } else {
-    ir::write_hf(model, job.out, dense_type(type), progress_to(sink, "writing " + job.out));
+    ir::write_hf(model, job.out, dense_type(type), progress_to(sink, "writing " + std::filesystem::path(job.out).filename().string()));
   }
 }
 

@@ -20,8 +20,9 @@ void require_free(const fs::path& output, bool replace) {
 
 void write_whole(const fs::path& output, bool replace, const std::function<void(const fs::path&)>& write) {
   require_free(output, replace);
-  if (container_of(output) == "gguf") return write(output);
-  AtomicFolder folder(output, replace);
+  std::error_code code;
+  if (container_of(output) == "gguf" || !fs::exists(output, code)) return write(output);
+  AtomicFolder folder(output, true);                    // swaps the old one out when the new one is whole
   write(folder.path());
   folder.commit();
 }

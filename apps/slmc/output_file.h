@@ -10,7 +10,7 @@ namespace slmc::cli {
 std::string container_of(const std::filesystem::path& output);
 // Error(Usage) when the output exists (a folder with something in it counts) and `replace` is not set.
 void require_free(const std::filesystem::path& output, bool replace);
-// Calls write(PATH) with a path that does not exist yet; afterwards the output is there. Files are their writer's to make whole.
+// Calls write(PATH), which makes a model there whole or not at all (ir/write.h); afterwards it is at `output`.
 void write_whole(const std::filesystem::path& output, bool replace, const std::function<void(const std::filesystem::path&)>& write);
 
 }  // namespace slmc::cli

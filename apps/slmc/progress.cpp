@@ -19,7 +19,12 @@ std::string metric_text(const std::string& name, double value) {
   return fmt::format("{} {:.4g}", name, value);
 }
 
-std::string speed_text(double items_per_s) {
+std::string amount_text(const Progress& progress, std::int64_t n) {
+  return progress.bytes ? format_bytes(static_cast<std::uint64_t>(std::max<std::int64_t>(n, 0))) : std::to_string(n);
+}
+
+std::string speed_text(const Progress& progress, double items_per_s) {
+  if (progress.bytes) return metric_text("bytes_per_s", items_per_s);
   return items_per_s >= 1 ? fmt::format("{:.3g}/s", items_per_s) : fmt::format("{} each", format_seconds(1 / items_per_s));
 }
 
@@ -51,7 +56,8 @@ std::string ProgressLine::render(const Progress& progress, double now) const {
   const double share = known ? std::clamp(static_cast<double>(progress.done) / static_cast<double>(progress.of), 0.0, 1.0) : 0;
   std::string out = progress.what;
   if (known && bar_) out += " " + bar_text(share);
-  out += known ? fmt::format(" {:3.0f} %  {}/{}", share * 100, progress.done, progress.of) : fmt::format("  {}", progress.done);
+  out += known ? fmt::format(" {:3.0f} %  {}/{}", share * 100, amount_text(progress, progress.done), amount_text(progress, progress.of))
+               : "  " + amount_text(progress, progress.done);
   bool speed_given = false;
   for (const auto& [name, value] : progress.metrics) {
     out += "  " + metric_text(name, value);
@@ -61,7 +67,7 @@ std::string ProgressLine::render(const Progress& progress, double now) const {
   const std::int64_t made = progress.done - began_done_;
   if (made > 0 && took > 0) {
     const double per_s = static_cast<double>(made) / took;
-    if (!speed_given) out += "  " + speed_text(per_s);
+    if (!speed_given) out += "  " + speed_text(progress, per_s);
     if (known && progress.done < progress.of) {
       out += fmt::format("  {} left", format_seconds(static_cast<double>(progress.of - progress.done) / per_s));
     }

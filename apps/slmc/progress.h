@@ -11,7 +11,8 @@ namespace slmc::cli {
 struct Progress {
   std::string what;                                   // "heal: training"
   std::int64_t done = 0, of = 0;                      // of == 0: unknown
-  std::vector<std::pair<std::string, double>> metrics;  // "loss" 3.21, "tokens_per_s" 1200
+  std::vector<std::pair<std::string, double>> metrics = {};  // "loss" 3.21, "tokens_per_s" 1200
+  bool bytes = false;                                 // done and of count bytes
 };
 
 class ProgressLine {

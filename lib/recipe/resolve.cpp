@@ -324,7 +324,7 @@ Chain resolve(Recipe recipe, const Environment& environment) {
 }
 
 Json to_json(const Chain& chain) {
-  Json out = {{"schema", "slmc.plan/1"}, {"name", chain.recipe.name}, {"model", chain.model_path}, {"input", artefact_json(chain.input)}};
+  Json out = {{"name", chain.recipe.name}, {"model", chain.model_path}, {"input", artefact_json(chain.input)}};
   out["stages"] = Json::array();
   for (std::size_t i = 0; i < chain.stages.size(); ++i) {
     const StageForecast& stage = chain.stages[i];

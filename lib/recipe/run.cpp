@@ -93,7 +93,7 @@ Decision decide(const Chain& chain, const RunOptions& options) {
   out.runs.assign(out.stages, false);
   Needs needs(chain, out);
   for (const std::string& id : options.force) {
-    if (id != "*") index_of(chain, id, "force");
+    if (id != "*") index_of(chain, id, "again");
   }
   for (std::size_t i = out.stages; i-- > 0;) {
     const bool forced = std::any_of(options.force.begin(), options.force.end(), [&](const std::string& id) { return id == "*" || id == chain.stages[i].out.id; });
@@ -127,7 +127,7 @@ void require_disk(const RunState& state, const Decision& decision) {
 void require_output(const RunOptions& options) {
   if (options.output.empty() || options.replace_output || !fs::exists(options.output)) return;
   if (fs::is_directory(options.output) && fs::is_empty(options.output)) return;
-  throw Error(ErrorKind::Usage, Place{options.output.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or use --force");
+  throw Error(ErrorKind::Usage, Place{options.output.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or replace it with -f");
 }
 
 Row input_row(const Chain& chain) {

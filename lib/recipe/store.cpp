@@ -183,7 +183,7 @@ void deliver(const fs::path& model, const fs::path& target, bool replace) {
     return;
   }
   if (fs::exists(target) && !replace) {
-    throw Error(ErrorKind::Usage, Place{target.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or use --force");
+    throw Error(ErrorKind::Usage, Place{target.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or replace it with -f");
   }
   copy_one(model, target);
   if (fs::exists(lineage_path(model))) copy_one(lineage_path(model), target.string() + ".lineage.json");

@@ -145,10 +145,9 @@ def bytes_file(folder, root, name, hexadecimal):
     (folder / name).write_bytes(bytes.fromhex(hexadecimal))
 
 
-def read_only(folder, root, name):
-    (folder / name).mkdir(exist_ok=True)
-    (folder / name).chmod(0o555)
+def executable(folder, root, name):
+    (folder / name).chmod(0o755)
 
 
 MAKERS = {f.__name__: f for f in (copy, truncated, garbage_header, reshaped, swapped_shape, without_tensor, extra_tensor, dtype, poisoned,
-                                  config, sharded, gguf, cut_file, bytes_file, read_only)}
+                                  config, sharded, gguf, cut_file, bytes_file, executable)}

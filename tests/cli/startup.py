@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 
-slmc, root = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+slmc, root = (pathlib.Path(p).resolve() for p in sys.argv[1:3])
 
 
 def cpu_ms(*words):

@@ -220,7 +220,7 @@ TEST(Progress, SpeedComesFromTheWorkerWhenItKnows) {
   line.update({.what = "train", .done = 0, .of = 100}, 10);
   const auto text = line.update({.what = "train", .done = 50, .of = 100, .metrics = {{"loss", 2.5}, {"tokens_per_s", 1234}}}, 20);
   ASSERT_TRUE(text);
-  EXPECT_EQ(*text, "train [##########----------]  50 %  50/100  loss 2.5  1.2 k tokens/s  10 s left");
+  EXPECT_EQ(*text, "train [##########----------]  50 %  50/100  loss 2.5  1.2 k tokens/s  10.0 s left");
 }
 
 }  // namespace

@@ -26,14 +26,17 @@ const std::vector<std::string>& groups() {
 
 bool is_word(std::string_view text) {
   return !text.empty() && text.size() <= 64 && text.front() != '.' && text.front() != '-' &&
-         std::all_of(text.begin(), text.end(), [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.'; });
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+         });
 }
 
 bool is_device(std::string_view text) {
   if (text == "cpu" || text == "cuda") return true;
   if (!text.starts_with("cuda:") || text.size() > 8) return false;
   const std::string_view number = text.substr(5);
-  return !number.empty() && std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return !number.empty() &&
+         std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 void check_version(const Node& root, Problems& problems) {
@@ -41,10 +44,12 @@ void check_version(const Node& root, Problems& problems) {
   if (version == nullptr) {
     problems.push_back({"a recipe must begin with 'slmc: 1', its version, but does not", root.place, {}});
   } else if (version->kind != Node::Kind::Scalar || version->text != std::to_string(kRecipeVersion)) {
-    const bool newer = version->kind == Node::Kind::Scalar && parse_count(version->text).value_or(0) > kRecipeVersion;
-    problems.push_back({fmt::format("the version 'slmc' must be {}, but is {}", kRecipeVersion,
-                                    version->kind == Node::Kind::Scalar ? "'" + version->text + "'" : "something else"),
-                        version->place, newer ? "this recipe needs a newer slmc" : ""});
+    const bool newer =
+        version->kind == Node::Kind::Scalar && parse_count(version->text).value_or(0) > kRecipeVersion;
+    problems.push_back(
+        {fmt::format("the version 'slmc' must be {}, but is {}", kRecipeVersion,
+                     version->kind == Node::Kind::Scalar ? "'" + version->text + "'" : "something else"),
+         version->place, newer ? "this recipe needs a newer slmc" : ""});
   }
 }
 
@@ -57,22 +62,32 @@ void decode_scalars(const Node& root, const DecodeContext& context, Recipe& reci
   const auto place = [&](const char* key) { return root.find(key) ? root.find(key)->place : root.place; };
   recipe.name = text_or(top, "name", recipe.file.empty() ? "recipe" : fs::path(recipe.file).stem().string());
   if (!is_word(recipe.name) && top.has("name")) {
-    context.problems.push_back({fmt::format("the name must be of letters, digits and - _ . (at most 64), but is '{}'", recipe.name),
-                                place("name"), {}});
+    context.problems.push_back(
+        {fmt::format("the name must be of letters, digits and - _ . (at most 64), but is '{}'", recipe.name),
+         place("name"),
+         {}});
   }
   recipe.model_place = place("model");
-  if (!root.find("model")) context.problems.push_back({"a recipe must have 'model', a path or hf:org/name, but has none", root.place, {}});
+  if (!root.find("model"))
+    context.problems.push_back(
+        {"a recipe must have 'model', a path or hf:org/name, but has none", root.place, {}});
   if (top.has("model")) {
     recipe.model = absolute_model(top.text("model"), context.folder);
     if (recipe.model.starts_with("$")) {
-      context.problems.push_back({fmt::format("the model must be a path or hf:org/name, but is '{}'", recipe.model), recipe.model_place, {}});
+      context.problems.push_back(
+          {fmt::format("the model must be a path or hf:org/name, but is '{}'", recipe.model),
+           recipe.model_place,
+           {}});
     }
   }
   recipe.seed = top.has("seed") ? static_cast<std::uint64_t>(top.integer("seed")) : 0;
   if (top.has("report")) recipe.report = absolute_path(top.text("report"), context.folder);
   recipe.device = text_or(top, "device", "");
   if (top.has("device") && !is_device(recipe.device)) {
-    context.problems.push_back({fmt::format("the device must be cpu, cuda or cuda:N, but is '{}'", recipe.device), place("device"), {}});
+    context.problems.push_back(
+        {fmt::format("the device must be cpu, cuda or cuda:N, but is '{}'", recipe.device),
+         place("device"),
+         {}});
   }
 }
 
@@ -80,11 +95,22 @@ void decode_scalars(const Node& root, const DecodeContext& context, Recipe& reci
 
 const std::vector<Setting>& recipe_table() {
   static const std::vector<Setting> table = {
-      {.name = "name", .type = Type::Text, .help = "Letters, digits and - _ . ; the file's name unless given."},
-      {.name = "model", .type = Type::Model, .help = "The model to begin with: a Hugging Face folder, a .gguf file, or hf:org/name in the local cache."},
+      {.name = "name",
+       .type = Type::Text,
+       .help = "Letters, digits and - _ . ; the file's name unless given."},
+      {.name = "model",
+       .type = Type::Model,
+       .help = "The model to begin with: a Hugging Face folder, a .gguf file, or hf:org/name in the local "
+               "cache."},
       {.name = "report", .type = Type::Path, .help = "Where the HTML report goes."},
-      {.name = "seed", .type = Type::Integer, .fallback = "0", .help = "Every random number follows from it.", .least = 0},
-      {.name = "device", .type = Type::Text, .help = "cpu, cuda or cuda:N; the caller's choice unless given."},
+      {.name = "seed",
+       .type = Type::Integer,
+       .fallback = "0",
+       .help = "Every random number follows from it.",
+       .least = 0},
+      {.name = "device",
+       .type = Type::Text,
+       .help = "cpu, cuda or cuda:N; the caller's choice unless given."},
   };
   return table;
 }
@@ -114,31 +140,36 @@ std::string absolute_model(const std::string& model, const fs::path& folder) {
   return out;
 }
 
-const Node* read_kind(const Node& map, std::string_view key, Node::Kind kind, const std::string& what, Problems& problems) {
+const Node* read_kind(const Node& map, std::string_view key, Node::Kind kind, const std::string& what,
+                      Problems& problems) {
   const Node* node = map.find(key);
   if (node == nullptr || node->kind == kind) return node;
   const char* is = node->kind == Node::Kind::Null   ? "empty"
                    : node->kind == Node::Kind::List ? "a list"
                    : node->kind == Node::Kind::Map  ? "a group of keys"
                                                     : "text";
-  problems.push_back({fmt::format("{}, but is {}", what, is), node->kind == Node::Kind::Null ? map.key_place(key) : node->place, {}});
+  problems.push_back({fmt::format("{}, but is {}", what, is),
+                      node->kind == Node::Kind::Null ? map.key_place(key) : node->place,
+                      {}});
   return nullptr;
 }
 
-stage::Settings read_group(const Node& map, const std::vector<Setting>& table, const std::vector<std::string>& group_keys,
-                           const std::string& where, Problems& problems) {
+stage::Settings read_group(const Node& map, const std::vector<Setting>& table,
+                           const std::vector<std::string>& group_keys, const std::string& where,
+                           Problems& problems) {
   std::vector<std::string> known = group_keys;
   for (const Setting& s : table) known.push_back(s.name);
   Json object = Json::object();
-  for (std::size_t i = 0; i < map.entries.size(); ++i) {
-    const auto& [key, value] = map.entries[i];
-    const auto setting = std::find_if(table.begin(), table.end(), [&, &name = key](const Setting& s) { return s.name == name; });
+  for (const auto& [key, value, key_place] : map.entries) {
+    const auto setting = std::find_if(table.begin(), table.end(),
+                                      [&, &name = key](const Setting& s) { return s.name == name; });
     if (setting != table.end()) {
       object[key] = setting->type == Type::Data ? to_json(value) : to_json_texts(value);
     } else if (std::find(known.begin(), known.end(), key) == known.end()) {
-      std::string hint = suggestion(key, known);
+      std::string hint = problems.size() < kMostProblems ? suggestion(key, known) : "";  // more are not shown
       if (hint.empty() && known.empty()) hint = "there is nothing to set here";
-      problems.push_back({fmt::format("unknown key '{}'{}{}", key, where.empty() ? "" : " ", where), map.key_places[i], std::move(hint)});
+      problems.push_back({fmt::format("unknown key '{}'{}{}", key, where.empty() ? "" : " ", where),
+                          key_place, std::move(hint)});
     }
   }
   const auto place_of = [&](std::string_view key) {
@@ -147,7 +178,7 @@ stage::Settings read_group(const Node& map, const std::vector<Setting>& table, c
     return value->kind == Node::Kind::Null ? map.key_place(key) : value->place;
   };
   stage::Settings settings = stage::parse_settings(table, object, place_of, problems);
-  for (const auto& [key, value] : map.entries) {
+  for (const auto& [key, value, key_place] : map.entries) {
     const auto held = settings.all().find(key);
     if (!value.flag || held == settings.all().end()) continue;
     stage::Value flagged = held->second;
@@ -157,40 +188,49 @@ stage::Settings read_group(const Node& map, const std::vector<Setting>& table, c
   return settings;
 }
 
-Recipe decode_tree(const Node& root, const std::string& text, const std::string& file, const DecodeContext& context) {
+Recipe decode_tree(const Node& root, const std::string& text, const std::string& file,
+                   const DecodeContext& context) {
   Recipe recipe;
   recipe.file = file;
   recipe.folder = context.folder;
   recipe.text = text;
   if (root.kind != Node::Kind::Map) {
-    context.problems.push_back({"a recipe must be a group of keys such as 'slmc: 1', but is not", root.place, {}});
+    context.problems.push_back(
+        {"a recipe must be a group of keys such as 'slmc: 1', but is not", root.place, {}});
     return recipe;
   }
   check_version(root, context.problems);
   decode_scalars(root, context, recipe);
   const auto group = [&](const char* key) {
-    return read_kind(root, key, Node::Kind::Map, fmt::format("the key '{}' must be a group of keys", key), context.problems);
+    return read_kind(root, key, Node::Kind::Map, fmt::format("the key '{}' must be a group of keys", key),
+                     context.problems);
   };
   if (const Node* data = group("data")) {
-    for (const auto& [name, section] : data->entries) recipe.data[name] = decode_data(section, name, recipe.seed, context);
+    for (const auto& [name, section, key_place] : data->entries)
+      recipe.data[name] = decode_data(section, name, recipe.seed, context);
   }
-  if (const Node* stages = read_kind(root, "stages", Node::Kind::List, "the key 'stages' must be a list", context.problems)) {
+  if (const Node* stages =
+          read_kind(root, "stages", Node::Kind::List, "the key 'stages' must be a list", context.problems)) {
     recipe.stages = decode_stages(*stages, recipe, context);
   }
-  if (root.find("stages") == nullptr || (recipe.stages.empty() && root.find("stages")->kind == Node::Kind::List && root.find("stages")->items.empty())) {
+  if (root.find("stages") == nullptr ||
+      (recipe.stages.empty() && root.find("stages")->kind == Node::Kind::List &&
+       root.find("stages")->items.empty())) {
     context.problems.push_back({"a recipe must have at least one stage, but has none",
-                                root.find("stages") ? root.find("stages")->place : root.place, "write 'stages:' with a list of {id, use, with}"});
+                                root.find("stages") ? root.find("stages")->place : root.place,
+                                "write 'stages:' with a list of {id, use, with}"});
   }
   if (const Node* eval = group("eval")) recipe.eval = decode_eval(*eval, recipe, context);
   if (const Node* gates = group("gates")) recipe.gates = decode_gates(*gates, recipe, context);
   return recipe;
 }
 
-Recipe decode(std::string_view text, const std::string& file, const stage::Registry& registry, const std::vector<std::string>& set) {
+Recipe decode(std::string_view text, const std::string& file, const stage::Registry& registry,
+              const std::vector<std::string>& set) {
   Problems problems;
   Node root = parse_document(text, file, problems);
-  throw_problems(problems, text);                    // a tree with holes would give problems that are none
-  if (root.place.file.empty()) root.place.file = file;      // nothing but comments
+  throw_problems(problems, text);                       // a tree with holes would give problems that are none
+  if (root.place.file.empty()) root.place.file = file;  // nothing but comments
   apply_overrides(root, set, problems);
   const fs::path folder = fs::absolute(file).parent_path();
   Recipe recipe = decode_tree(root, std::string(text), file, {registry, folder, problems});
@@ -198,7 +238,8 @@ Recipe decode(std::string_view text, const std::string& file, const stage::Regis
   return recipe;
 }
 
-Recipe read_recipe(const fs::path& file, const stage::Registry& registry, const std::vector<std::string>& set) {
+Recipe read_recipe(const fs::path& file, const stage::Registry& registry,
+                   const std::vector<std::string>& set) {
   std::string text;
   try {
     text = read_text(file, kMostBytes);

@@ -1,4 +1,5 @@
-// data: {NAME: {files: [...], samples, seq} | {mix: {DOMAIN: {files, weight}}, seq}}. The result is the JSON that lib/data reads.
+// data: {NAME: {files: [...], samples, seq} | {mix: {DOMAIN: {files, weight}}, seq}}. The result is the JSON
+// that lib/data reads.
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
@@ -11,21 +12,40 @@ using stage::Type;
 
 namespace {
 
-Setting field_setting() { return {.name = "field", .type = Type::Text, .fallback = "text", .help = "Key that holds the text in JSON lines."}; }
-Setting skip_last_setting() {
-  return {.name = "skip_last", .type = Type::Integer, .fallback = "0", .help = "Documents at each file's end that are left out, kept for evaluation.",
-          .least = 0, .most = 1e9, .unit = "documents"};
+Setting field_setting() {
+  return {.name = "field",
+          .type = Type::Text,
+          .fallback = "text",
+          .help = "Key that holds the text in JSON lines."};
 }
-Setting licence_setting() { return {.name = "licence", .type = Type::Text, .help = "Goes into the lineage."}; }
+Setting skip_last_setting() {
+  return {.name = "skip_last",
+          .type = Type::Integer,
+          .fallback = "0",
+          .help = "Documents at each file's end that are left out, kept for evaluation.",
+          .least = 0,
+          .most = 1e9,
+          .unit = "documents"};
+}
+Setting licence_setting() {
+  return {.name = "licence", .type = Type::Text, .help = "Goes into the lineage."};
+}
 
 // The files of one domain into `out["files"]` and `section.files`.
-void decode_files(const Node& map, const std::string& where, const DecodeContext& context, Json& out, DataSection& section) {
+void decode_files(const Node& map, const std::string& where, const DecodeContext& context, Json& out,
+                  DataSection& section) {
   Json paths = Json::array();
   const Node* files = map.find("files");
   if (files != nullptr && files->kind == Node::Kind::Scalar) {
-    context.problems.push_back({fmt::format("the key 'files' {} must be a list, but is text", where), files->place, fmt::format("write [{}]", files->text)});
-  } else if ((files = read_kind(map, "files", Node::Kind::List, fmt::format("the key 'files' {} must be a list", where), context.problems))) {
-    if (files->items.empty()) context.problems.push_back({fmt::format("the list 'files' {} must name at least one file, but is empty", where), files->place, {}});
+    context.problems.push_back({fmt::format("the key 'files' {} must be a list, but is text", where),
+                                files->place, fmt::format("write [{}]", files->text)});
+  } else if ((files = read_kind(map, "files", Node::Kind::List,
+                                fmt::format("the key 'files' {} must be a list", where), context.problems))) {
+    if (files->items.empty())
+      context.problems.push_back(
+          {fmt::format("the list 'files' {} must name at least one file, but is empty", where),
+           files->place,
+           {}});
     for (const Node& file : files->items) {
       if (file.kind != Node::Kind::Scalar || file.text.empty()) {
         context.problems.push_back({"a file must be a path, but is something else", file.place, {}});
@@ -44,14 +64,18 @@ void put_common(const stage::Settings& settings, const std::string& domain, Json
   if (settings.has("licence")) section.licences[domain] = settings.text("licence");
 }
 
-Json decode_domain(const Node& node, const std::string& name, const std::string& section_name, const DecodeContext& context, DataSection& section) {
+Json decode_domain(const Node& node, const std::string& name, const std::string& section_name,
+                   const DecodeContext& context, DataSection& section) {
   const std::string where = fmt::format("of domain '{}' of data '{}'", name, section_name);
   Json out = Json::object();
   if (node.kind != Node::Kind::Map) {
-    context.problems.push_back({fmt::format("the domain '{}' must be a group with 'files', but is not", name), node.place, {}});
+    context.problems.push_back(
+        {fmt::format("the domain '{}' must be a group with 'files', but is not", name), node.place, {}});
     return out;
   }
-  if (!node.find("files")) context.problems.push_back({fmt::format("the domain '{}' must have 'files', but has none", name), node.place, {}});
+  if (!node.find("files"))
+    context.problems.push_back(
+        {fmt::format("the domain '{}' must have 'files', but has none", name), node.place, {}});
   decode_files(node, where, context, out, section);
   const stage::Settings settings = read_group(node, domain_table(), {"files"}, where, context.problems);
   if (settings.has("weight")) out["weight"] = settings.number("weight");
@@ -63,11 +87,24 @@ Json decode_domain(const Node& node, const std::string& name, const std::string&
 
 const std::vector<Setting>& data_table() {
   static const std::vector<Setting> table = {
-      {.name = "seq", .type = Type::Integer, .fallback = "512", .help = "Tokens per window.", .least = 2, .most = 1 << 20, .unit = "tokens"},
-      {.name = "samples", .type = Type::Count, .help = "Windows; calibration takes 128 unless told, training as many as it needs.", .least = 1, .most = 1e12},
+      {.name = "seq",
+       .type = Type::Integer,
+       .fallback = "512",
+       .help = "Tokens per window.",
+       .least = 2,
+       .most = 1 << 20,
+       .unit = "tokens"},
+      {.name = "samples",
+       .type = Type::Count,
+       .help = "Windows; calibration takes 128 unless told, training as many as it needs.",
+       .least = 1,
+       .most = 1e12},
       field_setting(),
       skip_last_setting(),
-      {.name = "seed", .type = Type::Integer, .help = "Order of documents; the recipe's seed unless given.", .least = 0},
+      {.name = "seed",
+       .type = Type::Integer,
+       .help = "Order of documents; the recipe's seed unless given.",
+       .least = 0},
       licence_setting(),
   };
   return table;
@@ -75,7 +112,12 @@ const std::vector<Setting>& data_table() {
 
 const std::vector<Setting>& domain_table() {
   static const std::vector<Setting> table = {
-      {.name = "weight", .type = Type::Number, .fallback = "1", .help = "Share of the windows, relative to the others.", .least = 0.001, .most = 1e6},
+      {.name = "weight",
+       .type = Type::Number,
+       .fallback = "1",
+       .help = "Share of the windows, relative to the others.",
+       .least = 0.001,
+       .most = 1e6},
       field_setting(),
       skip_last_setting(),
       licence_setting(),
@@ -83,11 +125,15 @@ const std::vector<Setting>& domain_table() {
   return table;
 }
 
-DataSection decode_data(const Node& node, const std::string& name, std::uint64_t seed, const DecodeContext& context) {
+DataSection decode_data(const Node& node, const std::string& name, std::uint64_t seed,
+                        const DecodeContext& context) {
   DataSection section;
   section.place = node.place;
   if (node.kind != Node::Kind::Map) {
-    context.problems.push_back({fmt::format("the data '{}' must be a group with 'files' or 'mix', but is not", name), node.place, {}});
+    context.problems.push_back(
+        {fmt::format("the data '{}' must be a group with 'files' or 'mix', but is not", name),
+         node.place,
+         {}});
     section.spec = std::make_shared<const Json>(Json::object());
     return section;
   }
@@ -95,7 +141,10 @@ DataSection decode_data(const Node& node, const std::string& name, std::uint64_t
   Json out = Json::object();
   const bool has_files = node.find("files") != nullptr, has_mix = node.find("mix") != nullptr;
   if (has_files == has_mix) {
-    context.problems.push_back({fmt::format("the data '{}' must have either 'files' or 'mix', but has {}", name, has_files ? "both" : "neither"), node.place, {}});
+    context.problems.push_back({fmt::format("the data '{}' must have either 'files' or 'mix', but has {}",
+                                            name, has_files ? "both" : "neither"),
+                                node.place,
+                                {}});
   }
   const stage::Settings settings = read_group(node, data_table(), {"files", "mix"}, where, context.problems);
   if (has_files) {
@@ -105,12 +154,21 @@ DataSection decode_data(const Node& node, const std::string& name, std::uint64_t
   if (has_mix) {
     out["mix"] = Json::object();
     for (const char* key : {"field", "skip_last"}) {
-      if (node.find(key)) context.problems.push_back({fmt::format("the key '{}' must stand in a domain of 'mix', but stands beside it", key), node.key_place(key), {}});
+      if (node.find(key))
+        context.problems.push_back(
+            {fmt::format("the key '{}' must stand in a domain of 'mix', but stands beside it", key),
+             node.key_place(key),
+             {}});
     }
-    const Node* mix = read_kind(node, "mix", Node::Kind::Map, fmt::format("the key 'mix' {} must be a group of domains", where), context.problems);
-    if (mix && mix->entries.empty()) context.problems.push_back({fmt::format("the 'mix' {} must have at least one domain, but is empty", where), mix->place, {}});
+    const Node* mix =
+        read_kind(node, "mix", Node::Kind::Map,
+                  fmt::format("the key 'mix' {} must be a group of domains", where), context.problems);
+    if (mix && mix->entries.empty())
+      context.problems.push_back(
+          {fmt::format("the 'mix' {} must have at least one domain, but is empty", where), mix->place, {}});
     if (mix) {
-      for (const auto& [domain, value] : mix->entries) out["mix"][domain] = decode_domain(value, domain, name, context, section);
+      for (const auto& [domain, value, key_place] : mix->entries)
+        out["mix"][domain] = decode_domain(value, domain, name, context, section);
     }
     if (settings.has("licence")) section.licences[""] = settings.text("licence");
   }

@@ -23,7 +23,10 @@ const std::vector<std::string>& task_kinds() {
 // Settings that only make sense beside another kind of task.
 void check_task_settings(const Node& map, const std::string& kind, Problems& problems) {
   const auto misplaced = [&](const char* key, const char* belongs) {
-    problems.push_back({fmt::format("the key '{}' must stand in a task of {}, but stands in one of {}", key, belongs, kind), map.key_place(key), {}});
+    problems.push_back(
+        {fmt::format("the key '{}' must stand in a task of {}, but stands in one of {}", key, belongs, kind),
+         map.key_place(key),
+         {}});
   };
   if (kind == "ppl" && map.find("first")) misplaced("first", "choices or pairs");
   if (kind != "ppl" && map.find("window")) misplaced("window", "ppl");
@@ -45,12 +48,18 @@ EvalTask decode_task(const Node& map, const std::vector<EvalTask>& before, const
   for (const std::string& kind : task_kinds()) {
     if (map.find(kind) == nullptr) continue;
     if (!task.kind.empty()) {
-      context.problems.push_back({fmt::format("a task must be one of ppl, choices and pairs, but is both {} and {}", task.kind, kind), map.key_place(kind), {}});
+      context.problems.push_back(
+          {fmt::format("a task must be one of ppl, choices and pairs, but is both {} and {}", task.kind,
+                       kind),
+           map.key_place(kind),
+           {}});
       return task;
     }
     task.kind = kind;
   }
-  if (task.kind.empty()) context.problems.push_back({"a task must have one of ppl, choices and pairs, with a file, but has none", map.place, {}});
+  if (task.kind.empty())
+    context.problems.push_back(
+        {"a task must have one of ppl, choices and pairs, with a file, but has none", map.place, {}});
   task.settings = read_group(map, stage::eval_task_table(), {"name"}, "in a task of eval", context.problems);
   if (task.kind.empty()) return task;
   check_task_settings(map, task.kind, context.problems);
@@ -59,16 +68,21 @@ EvalTask decode_task(const Node& map, const std::vector<EvalTask>& before, const
     task.settings.set(task.kind, {.value = task.file.string(), .from = stage::Value::From::Recipe});
     task.place = map.find(task.kind)->place;
   }
-  const Node* name = read_kind(map, "name", Node::Kind::Scalar, "the name of a task must be text", context.problems);
+  const Node* name =
+      read_kind(map, "name", Node::Kind::Scalar, "the name of a task must be text", context.problems);
   task.name = name ? name->text : unused_name(task.file.stem().string(), before);
-  if (name && std::any_of(before.begin(), before.end(), [&](const EvalTask& t) { return t.name == name->text; })) {
-    context.problems.push_back({fmt::format("the name of a task must be its own, but '{}' is taken", name->text), name->place, {}});
+  if (name &&
+      std::any_of(before.begin(), before.end(), [&](const EvalTask& t) { return t.name == name->text; })) {
+    context.problems.push_back(
+        {fmt::format("the name of a task must be its own, but '{}' is taken", name->text), name->place, {}});
   }
   return task;
 }
 
-std::optional<double> decode_limit(const Node& map, const char* key, const MetricInfo& metric, Problems& problems) {
-  const Node* node = read_kind(map, key, Node::Kind::Scalar, fmt::format("the limit '{}' must be a number", key), problems);
+std::optional<double> decode_limit(const Node& map, const char* key, const MetricInfo& metric,
+                                   Problems& problems) {
+  const Node* node =
+      read_kind(map, key, Node::Kind::Scalar, fmt::format("the limit '{}' must be a number", key), problems);
   if (node == nullptr) return std::nullopt;
   if (metric.unit == "bytes") {
     if (const auto bytes = parse_bytes(node->text)) return static_cast<double>(*bytes);
@@ -81,14 +95,20 @@ std::optional<double> decode_limit(const Node& map, const char* key, const Metri
     if (const auto count = parse_count(node->text)) return static_cast<double>(*count);
   }
   const char* wanted = metric.unit == "bytes" ? "a size such as 82MB" : "a number";
-  problems.push_back({fmt::format("the limit '{}' must be {}, but is '{}'", key, wanted, node->text), node->place, {}});
+  problems.push_back(
+      {fmt::format("the limit '{}' must be {}, but is '{}'", key, wanted, node->text), node->place, {}});
   return std::nullopt;
 }
 
 // Whether the recipe's evaluation gives this metric.
-void check_measured(const std::string& name, const std::string& task, const MetricInfo& metric, const Recipe& recipe, const Place& place, Problems& problems) {
+void check_measured(const std::string& name, const std::string& task, const MetricInfo& metric,
+                    const Recipe& recipe, const Place& place, Problems& problems) {
   if (metric.task.empty()) {
-    if (!task.empty()) problems.push_back({fmt::format("the metric '{}' must stand alone, but has the task '{}'", metric.name, task), place, {}});
+    if (!task.empty())
+      problems.push_back(
+          {fmt::format("the metric '{}' must stand alone, but has the task '{}'", metric.name, task),
+           place,
+           {}});
     return;
   }
   std::vector<std::string> names;
@@ -98,11 +118,17 @@ void check_measured(const std::string& name, const std::string& task, const Metr
     }
   }
   if (names.empty()) {
-    problems.push_back({fmt::format("the gate '{}' must have a task of {} in 'eval', but there is none", name, metric.task), place, {}});
+    problems.push_back(
+        {fmt::format("the gate '{}' must have a task of {} in 'eval', but there is none", name, metric.task),
+         place,
+         {}});
   } else if (!task.empty() && std::find(names.begin(), names.end(), task) == names.end()) {
-    problems.push_back({fmt::format("the gate '{}' must name a task of {}, but '{}' is none", name, metric.task, task), place, suggestion(task, names)});
+    problems.push_back(
+        {fmt::format("the gate '{}' must name a task of {}, but '{}' is none", name, metric.task, task),
+         place, suggestion(task, names)});
   } else if (metric.needs_reference && recipe.eval->reference.empty()) {
-    problems.push_back({fmt::format("the gate '{}' must have a reference in 'eval', but there is none", name), place, "write reference: $model"});
+    problems.push_back({fmt::format("the gate '{}' must have a reference in 'eval', but there is none", name),
+                        place, "write reference: $model"});
   }
 }
 
@@ -110,8 +136,14 @@ void check_measured(const std::string& name, const std::string& task, const Metr
 
 const std::vector<Setting>& eval_table() {
   static const std::vector<Setting> table = {
-      {.name = "every_stage", .type = Type::Boolean, .fallback = "true", .help = "Measure after every stage; false = the input and the last model only."},
-      {.name = "reference", .type = Type::Model, .fallback = "$model", .help = "Model that KL, agreement and ratios compare with; none = no comparison."},
+      {.name = "every_stage",
+       .type = Type::Boolean,
+       .fallback = "true",
+       .help = "Measure after every stage; false = the input and the last model only."},
+      {.name = "reference",
+       .type = Type::Model,
+       .fallback = "$model",
+       .help = "Model that KL, agreement and ratios compare with; none = no comparison."},
   };
   return table;
 }
@@ -121,17 +153,24 @@ EvalSection decode_eval(const Node& map, const Recipe& so_far, const DecodeConte
   out.place = map.place;
   const stage::Settings settings = read_group(map, eval_table(), {"tasks"}, "in 'eval'", context.problems);
   if (settings.has("every_stage")) out.every_stage = settings.boolean("every_stage");
-  if (settings.has("reference")) out.reference = settings.text("reference") == "none" ? "" : absolute_model(settings.text("reference"), context.folder);
+  if (settings.has("reference"))
+    out.reference = settings.text("reference") == "none"
+                        ? ""
+                        : absolute_model(settings.text("reference"), context.folder);
   const Node* reference = map.find("reference");
-  check_reference(out.reference, so_far.stages, reference ? reference->place : map.place, "the reference", context.problems);
-  const Node* tasks = read_kind(map, "tasks", Node::Kind::List, "the key 'tasks' of 'eval' must be a list", context.problems);
+  check_reference(out.reference, so_far.stages, reference ? reference->place : map.place, "the reference",
+                  context.problems);
+  const Node* tasks =
+      read_kind(map, "tasks", Node::Kind::List, "the key 'tasks' of 'eval' must be a list", context.problems);
   if (!map.find("tasks") || (tasks && tasks->items.empty())) {
-    context.problems.push_back({"the key 'eval' must have at least one of 'tasks', but has none", map.place, "write tasks: [{ppl: FILE}]"});
+    context.problems.push_back({"the key 'eval' must have at least one of 'tasks', but has none", map.place,
+                                "write tasks: [{ppl: FILE}]"});
   }
   if (tasks == nullptr) return out;
   for (const Node& item : tasks->items) {
     if (item.kind != Node::Kind::Map) {
-      context.problems.push_back({"a task must be a group such as {ppl: FILE, window: 512}, but is not", item.place, {}});
+      context.problems.push_back(
+          {"a task must be a group such as {ppl: FILE, window: 512}, but is not", item.place, {}});
       continue;
     }
     out.tasks.push_back(decode_task(item, out.tasks, context));
@@ -143,30 +182,39 @@ std::vector<Gate> decode_gates(const Node& map, const Recipe& so_far, const Deco
   std::vector<Gate> out;
   std::vector<std::string> known;
   for (const MetricInfo& m : metric_table()) known.push_back(m.name);
-  for (std::size_t i = 0; i < map.entries.size(); ++i) {
-    const auto& [name, limits] = map.entries[i];
-    const Place& place = map.key_places[i];
+  for (const auto& [name, limits, place] : map.entries) {
     const std::size_t colon = name.find(':');
-    const std::string base = name.substr(0, colon), task = colon == std::string::npos ? "" : name.substr(colon + 1);
+    const std::string base = name.substr(0, colon),
+                      task = colon == std::string::npos ? "" : name.substr(colon + 1);
     const MetricInfo* metric = find_metric(base);
     if (metric == nullptr) {
-      context.problems.push_back({fmt::format("unknown metric '{}' in 'gates'", base), place, suggestion(base, known)});
+      context.problems.push_back(
+          {fmt::format("unknown metric '{}' in 'gates'", base), place, suggestion(base, known)});
       continue;
     }
     check_measured(name, task, *metric, so_far, place, context.problems);
     if (limits.kind != Node::Kind::Map) {
-      context.problems.push_back({fmt::format("the gate '{}' must be a group such as {{max: 2.0}}, but is not", name),
-                                  limits.kind == Node::Kind::Null ? place : limits.place, {}});
+      context.problems.push_back(
+          {fmt::format("the gate '{}' must be a group such as {{max: 2.0}}, but is not", name),
+           limits.kind == Node::Kind::Null ? place : limits.place,
+           {}});
       continue;
     }
-    for (std::size_t k = 0; k < limits.entries.size(); ++k) {
-      const std::string& key = limits.entries[k].first;
-      if (key != "max" && key != "min") context.problems.push_back({fmt::format("unknown key '{}' in gate '{}'", key, name), limits.key_places[k], "a gate has max or min"});
+    for (const auto& [key, limit, key_place] : limits.entries) {
+      if (key != "max" && key != "min")
+        context.problems.push_back(
+            {fmt::format("unknown key '{}' in gate '{}'", key, name), key_place, "a gate has max or min"});
     }
-    Gate gate{name, decode_limit(limits, "min", *metric, context.problems), decode_limit(limits, "max", *metric, context.problems), place};
-    if (!limits.find("min") && !limits.find("max")) context.problems.push_back({fmt::format("the gate '{}' must have max or min, but has neither", name), limits.place, {}});
+    Gate gate{name, decode_limit(limits, "min", *metric, context.problems),
+              decode_limit(limits, "max", *metric, context.problems), place};
+    if (!limits.find("min") && !limits.find("max"))
+      context.problems.push_back(
+          {fmt::format("the gate '{}' must have max or min, but has neither", name), limits.place, {}});
     if (gate.least && gate.most && *gate.least > *gate.most) {
-      context.problems.push_back({fmt::format("the gate '{}' must have min at most max, but has {} and {}", name, limits.find("min")->text, limits.find("max")->text), limits.place, {}});
+      context.problems.push_back({fmt::format("the gate '{}' must have min at most max, but has {} and {}",
+                                              name, limits.find("min")->text, limits.find("max")->text),
+                                  limits.place,
+                                  {}});
     }
     out.push_back(std::move(gate));
   }

@@ -21,31 +21,44 @@ const std::vector<std::string>& entry_keys() {
 }
 
 std::string scalar(const Node& map, const char* key, const std::string& what, Problems& problems) {
-  const Node* node = read_kind(map, key, Node::Kind::Scalar, fmt::format("the key '{}' of a stage must be {}", key, what), problems);
+  const Node* node = read_kind(map, key, Node::Kind::Scalar,
+                               fmt::format("the key '{}' of a stage must be {}", key, what), problems);
   if (node == nullptr) {
-    if (!map.find(key)) problems.push_back({fmt::format("a stage must have '{}', {}, but has not", key, what), map.place, {}});
+    if (!map.find(key))
+      problems.push_back({fmt::format("a stage must have '{}', {}, but has not", key, what), map.place, {}});
     return {};
   }
-  if (node->text.empty()) problems.push_back({fmt::format("the key '{}' of a stage must be {}, but is empty", key, what), node->place, {}});
+  if (node->text.empty())
+    problems.push_back(
+        {fmt::format("the key '{}' of a stage must be {}, but is empty", key, what), node->place, {}});
   return node->text;
 }
 
-void check_id(const StageEntry& entry, const std::vector<StageEntry>& before, const Place& place, Problems& problems) {
-  const auto allowed = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_'; };
+void check_id(const StageEntry& entry, const std::vector<StageEntry>& before, const Place& place,
+              Problems& problems) {
+  const auto allowed = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+  };
   if (entry.id.size() > 40 || !std::all_of(entry.id.begin(), entry.id.end(), allowed)) {
-    problems.push_back({fmt::format("the id of a stage must be at most 40 letters, digits, - and _, but is '{}'", entry.id), place, {}});
+    problems.push_back(
+        {fmt::format("the id of a stage must be at most 40 letters, digits, - and _, but is '{}'", entry.id),
+         place,
+         {}});
   }
   const auto& keys = top_level_keys();
   if (std::find(keys.begin(), keys.end(), entry.id) != keys.end()) {
-    problems.push_back({fmt::format("the id of a stage must not be a key of the recipe, but is '{}'", entry.id), place, {}});
+    problems.push_back(
+        {fmt::format("the id of a stage must not be a key of the recipe, but is '{}'", entry.id), place, {}});
   }
   if (std::any_of(before.begin(), before.end(), [&](const StageEntry& s) { return s.id == entry.id; })) {
-    problems.push_back({fmt::format("the id of a stage must be its own, but '{}' is taken", entry.id), place, {}});
+    problems.push_back(
+        {fmt::format("the id of a stage must be its own, but '{}' is taken", entry.id), place, {}});
   }
 }
 
 // Paths become absolute, references are checked, inline data sections decoded.
-void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far, const std::vector<StageEntry>& before, const DecodeContext& context) {
+void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far,
+                     const std::vector<StageEntry>& before, const DecodeContext& context) {
   for (const Setting& setting : entry.info->settings) {
     if (!entry.settings.has(setting.name) || entry.settings.is_auto(setting.name)) continue;
     Value value = entry.settings.all().at(setting.name);
@@ -64,8 +77,10 @@ void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far, 
         std::vector<std::string> names;
         for (const auto& [key, section] : so_far.data) names.push_back(key);
         if (!so_far.data.contains(name)) {
-          context.problems.push_back({fmt::format("the setting '{}' must name a section of data, but '{}' is none", setting.name, name), place,
-                                      suggestion(name, names)});
+          context.problems.push_back(
+              {fmt::format("the setting '{}' must name a section of data, but '{}' is none", setting.name,
+                           name),
+               place, suggestion(name, names)});
         }
       } else if (node) {
         entry.data[setting.name] = decode_data(*node, setting.name, so_far.seed, context);
@@ -79,22 +94,29 @@ void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far, 
 void check_needs(const StageEntry& entry, const Recipe& so_far, const DecodeContext& context) {
   const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
   const auto missing = [&](const std::string& what, const std::string& hint) {
-    context.problems.push_back({fmt::format("the stage '{}' ({}) must have {}, but has none", entry.id, entry.use, what), entry.place, hint});
+    context.problems.push_back(
+        {fmt::format("the stage '{}' ({}) must have {}, but has none", entry.id, entry.use, what),
+         entry.place, hint});
   };
-  const auto has_data = [&](const char* name) { return so_far.data.contains(name) || entry.settings.has(name); };
-  if (needs.calib && !has_data("calib")) missing("calibration data", "add data: {calib: {files: [...], samples: 128, seq: 512}}");
-  if (needs.train && !has_data("train")) missing("training data", "add data: {train: {files: [...], seq: 512}}");
+  const auto has_data = [&](const char* name) {
+    return so_far.data.contains(name) || entry.settings.has(name);
+  };
+  if (needs.calib && !has_data("calib"))
+    missing("calibration data", "add data: {calib: {files: [...], samples: 128, seq: 512}}");
+  if (needs.train && !has_data("train"))
+    missing("training data", "add data: {train: {files: [...], seq: 512}}");
   if (needs.teacher && !entry.settings.has("teacher")) missing("a teacher", "add teacher: $model");
 }
 
-StageEntry decode_stage(const Node& map, const Recipe& so_far, const std::vector<StageEntry>& before, const DecodeContext& context) {
+StageEntry decode_stage(const Node& map, const Recipe& so_far, const std::vector<StageEntry>& before,
+                        const DecodeContext& context) {
   StageEntry entry;
   entry.place = map.place;
-  for (std::size_t i = 0; i < map.entries.size(); ++i) {
-    const std::string& key = map.entries[i].first;
+  for (const auto& [key, value, key_place] : map.entries) {
     if (std::find(entry_keys().begin(), entry_keys().end(), key) == entry_keys().end()) {
-      context.problems.push_back({fmt::format("unknown key '{}' in a stage", key), map.key_places[i],
-                                  suggestion(key, entry_keys()).empty() ? "settings stand under 'with'" : suggestion(key, entry_keys())});
+      context.problems.push_back({fmt::format("unknown key '{}' in a stage", key), key_place,
+                                  suggestion(key, entry_keys()).empty() ? "settings stand under 'with'"
+                                                                        : suggestion(key, entry_keys())});
     }
   }
   entry.id = scalar(map, "id", "a short name of its own", context.problems);
@@ -108,41 +130,49 @@ StageEntry decode_stage(const Node& map, const Recipe& so_far, const std::vector
     if (!entry.use.empty()) {
       const std::vector<std::string> names = context.registry.names();
       const std::string guess = suggestion(entry.use, names);
-      context.problems.push_back({fmt::format("the stage '{}' must use one of {}, but uses '{}'", entry.id, fmt::join(names, ", "), entry.use),
+      context.problems.push_back({fmt::format("the stage '{}' must use one of {}, but uses '{}'", entry.id,
+                                              fmt::join(names, ", "), entry.use),
                                   map.find("use")->place, guess});
     }
     return entry;
   }
-  const Node* with = read_kind(map, "with", Node::Kind::Map, "the key 'with' of a stage must be a group of settings", context.problems);
+  const Node* with = read_kind(map, "with", Node::Kind::Map,
+                               "the key 'with' of a stage must be a group of settings", context.problems);
   Node empty;
   empty.kind = Node::Kind::Map;
   empty.place = entry.place;
   const std::size_t problems_before = context.problems.size();
-  entry.settings = read_group(with ? *with : empty, entry.info->settings, {}, fmt::format("in stage '{}' ({})", entry.id, entry.use), context.problems);
+  entry.settings = read_group(with ? *with : empty, entry.info->settings, {},
+                              fmt::format("in stage '{}' ({})", entry.id, entry.use), context.problems);
   if (with) {
-    for (const auto& [key, value] : with->entries) entry.places[key] = value.place;
+    for (const auto& [key, value, key_place] : with->entries) entry.places[key] = value.place;
   }
   finish_settings(entry, with, so_far, before, context);
-  if (context.problems.size() == problems_before) check_needs(entry, so_far, context);   // a wrong method has no needs to check
+  if (context.problems.size() == problems_before)
+    check_needs(entry, so_far, context);  // a wrong method has no needs to check
   return entry;
 }
 
 }  // namespace
 
-void check_reference(const std::string& model, const std::vector<StageEntry>& stages, const Place& place, const std::string& what, Problems& problems) {
+void check_reference(const std::string& model, const std::vector<StageEntry>& stages, const Place& place,
+                     const std::string& what, Problems& problems) {
   if (!model.starts_with("$") || model == "$model") return;
   const std::string id = model.substr(1);
   if (std::any_of(stages.begin(), stages.end(), [&](const StageEntry& s) { return s.id == id; })) return;
   std::vector<std::string> names = {"$model"};
   for (const StageEntry& s : stages) names.push_back("$" + s.id);
-  problems.push_back({fmt::format("{} must name $model or an earlier stage, but '{}' is neither", what, model), place, suggestion(model, names)});
+  problems.push_back(
+      {fmt::format("{} must name $model or an earlier stage, but '{}' is neither", what, model), place,
+       suggestion(model, names)});
 }
 
 std::vector<StageEntry> decode_stages(const Node& list, const Recipe& so_far, const DecodeContext& context) {
   std::vector<StageEntry> out;
   for (const Node& item : list.items) {
     if (item.kind != Node::Kind::Map) {
-      context.problems.push_back({"a stage must be a group with 'id', 'use' and 'with', but is not", item.place, {}});
+      context.problems.push_back(
+          {"a stage must be a group with 'id', 'use' and 'with', but is not", item.place, {}});
       continue;
     }
     out.push_back(decode_stage(item, so_far, out, context));

@@ -16,7 +16,8 @@ constexpr int kKeyVersion = 1;
 
 bool is_content(const fs::path& path) {
   const std::string name = path.filename().string();
-  return !name.starts_with(".") && name != "lineage.json" && !name.ends_with(".md") && fs::is_regular_file(path);
+  return !name.starts_with(".") && name != "lineage.json" && !name.ends_with(".md") &&
+         fs::is_regular_file(path);
 }
 
 Json map_json(const std::map<std::string, std::string>& map) {
@@ -25,7 +26,8 @@ Json map_json(const std::map<std::string, std::string>& map) {
   return out;
 }
 
-// The paths of a data spec replaced by what the files hold; one pass over `files`, which are in the spec's order.
+// The paths of a data spec replaced by what the files hold; one pass over `files`, which are in the spec's
+// order.
 void replace_files(Json& spec, std::vector<DataFile>::const_iterator& next) {
   if (spec.contains("files")) {
     for (Json& file : spec["files"]) file = sha256_file((next++)->path);
@@ -50,9 +52,12 @@ std::string model_key(const fs::path& model) {
     if (is_content(entry.path())) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
-  if (files.empty()) throw Error(ErrorKind::Model, Place{model.string(), 0, 0, 1, {}}, "the model folder must hold files, but is empty");
+  if (files.empty())
+    throw Error(ErrorKind::Model, Place{model.string(), 0, 0, 1, {}},
+                "the model folder must hold files, but is empty");
   std::string text = "slmc model folder\n";
-  for (const fs::path& file : files) text += fmt::format("{}  {}\n", sha256_file(file), file.filename().string());
+  for (const fs::path& file : files)
+    text += fmt::format("{}  {}\n", sha256_file(file), file.filename().string());
   return sha256(text);
 }
 
@@ -70,7 +75,8 @@ Json to_json(const KeyInputs& inputs) {
   out["files"] = map_json(inputs.files);
   out["data"] = map_json(inputs.data);
   out["settings"] = inputs.settings ? *inputs.settings : Json::object();
-  out["engine"] = {{"torch", inputs.facts.torch}, {"device", inputs.facts.device}, {"gemm", inputs.facts.gemm}};
+  out["engine"] = {
+      {"torch", inputs.facts.torch}, {"device", inputs.facts.device}, {"gemm", inputs.facts.gemm}};
   if (inputs.trains) out["threads"] = inputs.threads;
   if (inputs.trains) out["ranks"] = inputs.ranks;
   return out;

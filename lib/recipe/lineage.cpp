@@ -18,7 +18,9 @@ constexpr const char* kLineageKey = "slmc.lineage";
   throw Error(ErrorKind::Model, Place{file.string(), 0, 0, 1, {}}, message, hint);
 }
 
-[[noreturn]] void cannot(const std::string& message, const std::string& hint) { throw Error(ErrorKind::Unsupported, message, hint); }
+[[noreturn]] void cannot(const std::string& message, const std::string& hint) {
+  throw Error(ErrorKind::Unsupported, message, hint);
+}
 
 std::string text_of(const Json& object, const char* key) {
   const auto it = object.find(key);
@@ -59,7 +61,8 @@ Json data_of(const Json& entries) {
         }
       }
       if (out.contains(name) && out[name] != section) {
-        cannot(fmt::format("the stages must share the data '{}', but the stage '{}' was made with other data", name, text_of(entry, "id")),
+        cannot(fmt::format("the stages must share the data '{}', but the stage '{}' was made with other data",
+                           name, text_of(entry, "id")),
                "the model was made by several recipes; rebuild it in the steps that `slmc log` lists");
       }
       out[name] = section;
@@ -95,7 +98,9 @@ Json read_lineage(const fs::path& model) {
       refuse(file, "each entry of the lineage must be an object with 'slmc_lineage', but one is not");
     }
     if (entry["slmc_lineage"].get<std::int64_t>() > kLineageVersion) {
-      refuse(file, fmt::format("the lineage must be of version {} or older, but is of version {}", kLineageVersion, entry["slmc_lineage"].get<std::int64_t>()),
+      refuse(file,
+             fmt::format("the lineage must be of version {} or older, but is of version {}", kLineageVersion,
+                         entry["slmc_lineage"].get<std::int64_t>()),
              "read it with the newer slmc that wrote it");
     }
   }
@@ -117,7 +122,7 @@ void embed_lineage(const fs::path& gguf, const Json& entries) {
   for (const io::GgufTensor& t : file.tensors()) tensors.push_back({t.name, t.type, t.shape});
   io::GgufWriter writer(gguf, std::move(metadata), std::move(tensors));
   for (const io::GgufTensor& t : file.tensors()) writer.write(t.name, file.bytes(t));
-  writer.finish();                                // renames over the file that is still mapped; the map keeps the old bytes
+  writer.finish();  // renames over the file that is still mapped; the map keeps the old bytes
 }
 
 namespace {
@@ -135,10 +140,12 @@ Json recipe_json(const Json& entries) {
   Names names = {{text_of(object_of(object_of(entries.front(), "inputs"), "model"), "key"), "$model"}};
   for (const Json& entry : entries) {
     if (object_of(entry, "recipe").value("seed", Json(0)) != seed) {
-      cannot(fmt::format("the stages must share one seed, but the stage '{}' was made with another", text_of(entry, "id")),
+      cannot(fmt::format("the stages must share one seed, but the stage '{}' was made with another",
+                         text_of(entry, "id")),
              "the model was made by several recipes; rebuild it in the steps that `slmc log` lists");
     }
-    root["stages"].push_back({{"id", text_of(entry, "id")}, {"use", text_of(entry, "stage")}, {"with", with_of(entry, names)}});
+    root["stages"].push_back(
+        {{"id", text_of(entry, "id")}, {"use", text_of(entry, "stage")}, {"with", with_of(entry, names)}});
     names[text_of(entry, "key")] = "$" + text_of(entry, "id");
   }
   if (root["data"].empty()) root.erase("data");
@@ -147,8 +154,11 @@ Json recipe_json(const Json& entries) {
 
 }  // namespace
 
-std::string recipe_from_lineage(const Json& entries, const stage::Registry& registry, const fs::path& folder) {
-  if (entries.empty()) cannot("the model must have a lineage to make a recipe of, but has none", "only models that slmc made have one");
+std::string recipe_from_lineage(const Json& entries, const stage::Registry& registry,
+                                const fs::path& folder) {
+  if (entries.empty())
+    cannot("the model must have a lineage to make a recipe of, but has none",
+           "only models that slmc made have one");
   Json root;
   try {
     root = recipe_json(entries);

@@ -33,7 +33,8 @@ const std::vector<MetricInfo>& metric_table() {
 
 const MetricInfo* find_metric(std::string_view base) {
   const auto& table = metric_table();
-  const auto it = std::find_if(table.begin(), table.end(), [&](const MetricInfo& m) { return m.name == base; });
+  const auto it =
+      std::find_if(table.begin(), table.end(), [&](const MetricInfo& m) { return m.name == base; });
   return it == table.end() ? nullptr : &*it;
 }
 
@@ -41,7 +42,8 @@ std::map<std::string, double> eval_metrics(const EvalSection& section, const Jso
   std::map<std::string, double> out;
   const auto tasks = document.find("tasks");
   if (tasks == document.end() || !tasks->is_array() || tasks->size() != section.tasks.size()) {
-    throw Error(ErrorKind::Internal, fmt::format("the evaluation's document must have {} tasks, but has not", section.tasks.size()));
+    throw Error(ErrorKind::Internal, fmt::format("the evaluation's document must have {} tasks, but has not",
+                                                 section.tasks.size()));
   }
   for (std::size_t i = 0; i < section.tasks.size(); ++i) {
     const EvalTask& task = section.tasks[i];
@@ -50,13 +52,14 @@ std::map<std::string, double> eval_metrics(const EvalSection& section, const Jso
       const Json& result = (*tasks)[i];
       double value = std::nan("");
       if (metric.name == "log_ppl_increase") {
-        if (result.contains("ppl_ratio") && result["ppl_ratio"].is_number()) value = std::log(result["ppl_ratio"].get<double>());
+        if (result.contains("ppl_ratio") && result["ppl_ratio"].is_number())
+          value = std::log(result["ppl_ratio"].get<double>());
       } else {
         const char* field = metric.name == "pairs" ? "acc" : metric.name.c_str();
         if (result.contains(field) && result[field].is_number()) value = result[field].get<double>();
       }
-      if (!std::isfinite(value)) continue;            // no reference, or an overflow: JSON has no infinity
-      out.emplace(metric.name, value);                // the first task's stays
+      if (!std::isfinite(value)) continue;  // no reference, or an overflow: JSON has no infinity
+      out.emplace(metric.name, value);      // the first task's stays
       out[metric.name + ":" + task.name] = value;
     }
   }

@@ -1,4 +1,5 @@
-// A command line such as `slmc prune MODEL -o OUT --ffn 1280` as a recipe: the same tree, decoded by the same code.
+// A command line such as `slmc prune MODEL -o OUT --ffn 1280` as a recipe: the same tree, decoded by the same
+// code.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -30,8 +31,7 @@ Node scalar_node(std::string text, const Place& place) {
 }
 
 void put(Node& map, std::string key, Node value, const Place& place) {
-  map.entries.emplace_back(std::move(key), std::move(value));
-  map.key_places.push_back(place);
+  map.entries.push_back({std::move(key), std::move(value), place});
 }
 
 Node data_node(const StageRequest& request) {
@@ -44,7 +44,9 @@ Node data_node(const StageRequest& request) {
     for (const std::string& file : files) list.items.push_back(scalar_node(file, place));
     put(section, "files", std::move(list), place);
     put(section, "seq", scalar_node(std::to_string(request.seq), option_place("seq")), option_place("seq"));
-    if (name == "calib") put(section, "samples", scalar_node(std::to_string(request.samples), option_place("samples")), option_place("samples"));
+    if (name == "calib")
+      put(section, "samples", scalar_node(std::to_string(request.samples), option_place("samples")),
+          option_place("samples"));
     put(data, name, std::move(section), place);
   }
   return data;
@@ -54,7 +56,8 @@ Node data_node(const StageRequest& request) {
 
 Recipe one_stage_recipe(const StageRequest& request, const stage::Registry& registry) {
   Node with = map_node({});
-  for (const auto& [name, text] : request.settings) put(with, name, scalar_node(text, option_place(name)), option_place(name));
+  for (const auto& [name, text] : request.settings)
+    put(with, name, scalar_node(text, option_place(name)), option_place(name));
   Node stage = map_node({});
   put(stage, "id", scalar_node(request.use, {}), {});
   put(stage, "use", scalar_node(request.use, {}), {});

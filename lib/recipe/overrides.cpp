@@ -11,14 +11,17 @@ namespace {
 void mark(Node& node, const Place& place) {
   node.place = place;
   node.flag = true;
-  std::fill(node.key_places.begin(), node.key_places.end(), place);
   for (Node& item : node.items) mark(item, place);
-  for (auto& [key, value] : node.entries) mark(value, place);
+  for (Entry& e : node.entries) {
+    e.key_place = place;
+    mark(e.value, place);
+  }
 }
 
 std::vector<std::string> split(std::string_view path) {
   std::vector<std::string> out;
-  for (std::size_t dot; (dot = path.find('.')) != std::string_view::npos; path.remove_prefix(dot + 1)) out.emplace_back(path.substr(0, dot));
+  for (std::size_t dot; (dot = path.find('.')) != std::string_view::npos; path.remove_prefix(dot + 1))
+    out.emplace_back(path.substr(0, dot));
   out.emplace_back(path);
   return out;
 }
@@ -30,12 +33,12 @@ Node& entry(Node& map, const std::string& key, const Place& place) {
     map.kind = Node::Kind::Map;
     map.place = place;
   }
-  const auto it = std::find_if(map.entries.begin(), map.entries.end(), [&](const auto& e) { return e.first == key; });
-  if (it != map.entries.end()) return it->second;
-  map.entries.emplace_back(key, Node{});
-  map.key_places.push_back(place);
-  map.entries.back().second.place = place;
-  return map.entries.back().second;
+  const auto it =
+      std::find_if(map.entries.begin(), map.entries.end(), [&](const Entry& e) { return e.key == key; });
+  if (it != map.entries.end()) return it->value;
+  map.entries.push_back({key, Node{}, place});
+  map.entries.back().value.place = place;
+  return map.entries.back().value;
 }
 
 std::string stage_id(const Node& stage) {
@@ -43,7 +46,8 @@ std::string stage_id(const Node& stage) {
   return id && id->kind == Node::Kind::Scalar ? id->text : std::string();
 }
 
-// Where the path's first word leads: a stage's `with`, or a top-level key. Null, with a problem, when it is neither.
+// Where the path's first word leads: a stage's `with`, or a top-level key. Null, with a problem, when it is
+// neither.
 Node* start(Node& root, const std::string& word, const Place& place, Problems& problems) {
   std::vector<std::string> known = top_level_keys();
   if (std::find(known.begin(), known.end(), word) != known.end()) return &entry(root, word, place);
@@ -53,7 +57,9 @@ Node* start(Node& root, const std::string& word, const Place& place, Problems& p
       known.push_back(stage_id(stage));
     }
   }
-  problems.push_back({fmt::format("a --set must begin with a stage's id or a key of the recipe, but begins with '{}'", word), place, suggestion(word, known)});
+  problems.push_back(
+      {fmt::format("a --set must begin with a stage's id or a key of the recipe, but begins with '{}'", word),
+       place, suggestion(word, known)});
   return nullptr;
 }
 
@@ -75,7 +81,10 @@ void apply_one(Node& root, const std::string& assignment, Problems& problems) {
   Node* at = start(root, path.front(), place, problems);
   for (std::size_t i = 1; at != nullptr && i < path.size(); ++i) {
     if (at->kind == Node::Kind::List || (at->kind == Node::Kind::Scalar && !at->flag)) {
-      problems.push_back({fmt::format("a --set must lead through groups of keys, but '{}' is {}", path[i - 1], at->kind == Node::Kind::List ? "a list" : "a value"), place, {}});
+      problems.push_back({fmt::format("a --set must lead through groups of keys, but '{}' is {}", path[i - 1],
+                                      at->kind == Node::Kind::List ? "a list" : "a value"),
+                          place,
+                          {}});
       return;
     }
     at = &entry(*at, path[i], place);

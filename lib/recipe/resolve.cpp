@@ -28,13 +28,17 @@ struct Found {
     problems.push_back(std::move(problem));
     kinds.insert(kind);
   }
-  void raise(const std::string& text) { throw_problems(std::move(problems), text, kinds.size() == 1 ? *kinds.begin() : ErrorKind::Recipe); }
+  void raise(const std::string& text) {
+    throw_problems(std::move(problems), text, kinds.size() == 1 ? *kinds.begin() : ErrorKind::Recipe);
+  }
 };
 
 std::string sibling_hint(const fs::path& path) {
   std::vector<std::string> names;
   std::error_code ignored;
-  for (fs::directory_iterator it(path.parent_path(), ignored), end; !ignored && it != end; it.increment(ignored)) names.push_back(it->path().filename().string());
+  for (fs::directory_iterator it(path.parent_path(), ignored), end; !ignored && it != end;
+       it.increment(ignored))
+    names.push_back(it->path().filename().string());
   const std::string name = closest(path.filename().string(), names);
   return name.empty() ? "" : fmt::format("did you mean '{}'?", (path.parent_path() / name).string());
 }
@@ -43,18 +47,22 @@ void require_file(const fs::path& path, const Place& place, const std::string& w
   std::error_code ignored;
   if (fs::is_regular_file(path, ignored)) return;
   if (fs::exists(path, ignored)) {
-    found.add(ErrorKind::Data, {fmt::format("{} must be a file, but '{}' is a folder", what, path.string()), place, {}});
+    found.add(ErrorKind::Data,
+              {fmt::format("{} must be a file, but '{}' is a folder", what, path.string()), place, {}});
   } else {
-    found.add(ErrorKind::Data, {fmt::format("{} must exist, but '{}' does not", what, path.string()), place, sibling_hint(path)});
+    found.add(ErrorKind::Data, {fmt::format("{} must exist, but '{}' does not", what, path.string()), place,
+                                sibling_hint(path)});
   }
 }
 
 // The path of a model that no stage makes; "" with a problem when there is none.
-std::string require_model(const std::string& where, const Place& place, const std::string& what, const Environment& environment, Found& found) {
+std::string require_model(const std::string& where, const Place& place, const std::string& what,
+                          const Environment& environment, Found& found) {
   try {
     const std::string path = find_model(where, environment.hf_cache);
     if (fs::exists(path)) return path;
-    found.add(ErrorKind::Model, {fmt::format("{} must exist, but '{}' does not", what, path), place, sibling_hint(path)});
+    found.add(ErrorKind::Model,
+              {fmt::format("{} must exist, but '{}' does not", what, path), place, sibling_hint(path)});
   } catch (const Error& error) {
     found.add(error.kind(), {error.message(), place, error.diagnostics().front().hint});
   }
@@ -70,7 +78,9 @@ std::map<std::string, const DataSection*> data_of(const Recipe& recipe, const St
   for (const stage::Setting& s : entry.info->settings) {
     if (s.type != Type::Data || !entry.settings.has(s.name)) continue;
     const auto inline_data = entry.data.find(s.name);
-    out[s.name] = inline_data != entry.data.end() ? &inline_data->second : &recipe.data.at(entry.settings.data(s.name).get<std::string>());
+    out[s.name] = inline_data != entry.data.end()
+                      ? &inline_data->second
+                      : &recipe.data.at(entry.settings.data(s.name).get<std::string>());
   }
   return out;
 }
@@ -82,7 +92,8 @@ void check_files(const Recipe& recipe, Found& found) {
     for (const stage::Setting& s : entry.info->settings) {
       if (s.type != Type::Path || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
       const auto place = entry.places.find(s.name);
-      require_file(entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second, fmt::format("the file of '{}'", s.name), found);
+      require_file(entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second,
+                   fmt::format("the file of '{}'", s.name), found);
     }
   }
   for (const DataSection* section : used) {
@@ -98,11 +109,13 @@ void warn_of_unused_data(Chain& chain) {
     for (const auto& [name, section] : stage.data) used.insert(section);
   }
   for (const auto& [name, section] : chain.recipe.data) {
-    if (!used.contains(&section)) chain.warnings.push_back(fmt::format("the data '{}' is used by no stage", name));
+    if (!used.contains(&section))
+      chain.warnings.push_back(fmt::format("the data '{}' is used by no stage", name));
   }
 }
 
-ModelInput input_of(const Chain& chain, const std::string& where, const Place& place, const std::string& what, Found& found) {
+ModelInput input_of(const Chain& chain, const std::string& where, const Place& place, const std::string& what,
+                    Found& found) {
   ModelInput out;
   out.source = where;
   if (where.starts_with("$")) {
@@ -119,11 +132,14 @@ ModelInput input_of(const Chain& chain, const std::string& where, const Place& p
 std::map<std::string, ModelInput> inputs_of(const Chain& chain, std::size_t i, Found& found) {
   const StageEntry& entry = chain.recipe.stages[i];
   std::map<std::string, ModelInput> out;
-  out["model"] = input_of(chain, i == 0 ? "$model" : "$" + chain.recipe.stages[i - 1].id, entry.place, "the model", found);
+  out["model"] = input_of(chain, i == 0 ? "$model" : "$" + chain.recipe.stages[i - 1].id, entry.place,
+                          "the model", found);
   for (const stage::Setting& s : entry.info->settings) {
     if (s.type != Type::Model || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
     const auto place = entry.places.find(s.name);
-    out[s.name] = input_of(chain, entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second, fmt::format("the model of '{}'", s.name), found);
+    out[s.name] = input_of(chain, entry.settings.text(s.name),
+                           place == entry.places.end() ? entry.place : place->second,
+                           fmt::format("the model of '{}'", s.name), found);
   }
   return out;
 }
@@ -162,7 +178,8 @@ KeyInputs key_inputs(const Chain& chain, std::size_t i, const StageForecast& for
   for (const auto& [name, section] : forecast.data) out.data[name] = data_key(*section);
   Json settings = to_json(entry.settings);
   for (const stage::Setting& s : entry.info->settings) {
-    if (s.type == Type::Path && entry.settings.has(s.name) && !entry.settings.is_auto(s.name)) out.files[s.name] = sha256_file(entry.settings.text(s.name));
+    if (s.type == Type::Path && entry.settings.has(s.name) && !entry.settings.is_auto(s.name))
+      out.files[s.name] = sha256_file(entry.settings.text(s.name));
     if (s.type == Type::Path || s.type == Type::Model || s.type == Type::Data) settings.erase(s.name);
   }
   out.settings = std::make_shared<const Json>(std::move(settings));
@@ -177,11 +194,14 @@ std::string difference(const Json& old, const Json& now) {
       if (a.is_object() && a.contains(name) && a[name] == value) continue;
       const bool shown = std::string_view(group) == "settings" || std::string_view(group) == "engine";
       const std::string was = a.is_object() && a.contains(name) ? dump_compact(a[name]) : "unset";
-      return shown ? fmt::format("'{}' was {}", name, was) : fmt::format("the {} '{}' is another", std::string(group).substr(0, std::string(group).size() - 1), name);
+      return shown ? fmt::format("'{}' was {}", name, was)
+                   : fmt::format("the {} '{}' is another",
+                                 std::string(group).substr(0, std::string(group).size() - 1), name);
     }
   }
   for (const char* name : {"seed", "threads", "ranks"}) {
-    if (now.contains(name) && old.value(name, Json()) != now[name]) return fmt::format("'{}' was {}", name, dump_compact(old.value(name, Json())));
+    if (now.contains(name) && old.value(name, Json()) != now[name])
+      return fmt::format("'{}' was {}", name, dump_compact(old.value(name, Json())));
   }
   if (old.value("source", "") != now.value("source", "")) return "slmc itself has changed";
   return {};
@@ -192,9 +212,13 @@ std::string explain(const Environment& environment, std::size_t i, const StageFo
   const std::string prefix = fmt::format("{:02}-{}-", i + 1, forecast.out.id);
   fs::path newest;
   std::error_code ignored;
-  for (fs::directory_iterator it(environment.work, ignored), end; !ignored && it != end; it.increment(ignored)) {
-    if (!it->path().filename().string().starts_with(prefix) || !fs::exists(it->path() / "manifest.json")) continue;
-    if (newest.empty() || fs::last_write_time(it->path() / "manifest.json") > fs::last_write_time(newest / "manifest.json")) newest = it->path();
+  for (fs::directory_iterator it(environment.work, ignored), end; !ignored && it != end;
+       it.increment(ignored)) {
+    if (!it->path().filename().string().starts_with(prefix) || !fs::exists(it->path() / "manifest.json"))
+      continue;
+    if (newest.empty() ||
+        fs::last_write_time(it->path() / "manifest.json") > fs::last_write_time(newest / "manifest.json"))
+      newest = it->path();
   }
   if (newest.empty()) return "no result yet";
   try {
@@ -233,8 +257,11 @@ ir::Model load_input(const Chain& chain, Found& found) {
 
 void warn_of_quantized_input(const ir::Model& input, Chain& chain) {
   for (const ir::TensorSpec& t : input.tensors()) {
-    if (t.derived || t.shape.size() != 2 || t.stored_dtype.empty() || std::isupper(static_cast<unsigned char>(t.stored_dtype[0]))) continue;
-    chain.warnings.push_back(fmt::format("the model holds quantized weights ({}); stages work on their dequantized values", t.stored_dtype));
+    if (t.derived || t.shape.size() != 2 || t.stored_dtype.empty() ||
+        std::isupper(static_cast<unsigned char>(t.stored_dtype[0])))
+      continue;
+    chain.warnings.push_back(fmt::format(
+        "the model holds quantized weights ({}); stages work on their dequantized values", t.stored_dtype));
     return;
   }
 }
@@ -257,7 +284,8 @@ Chain resolve_all(Recipe recipe, const Environment& environment) {
   Chain chain;
   chain.recipe = std::move(recipe);
   chain.environment = environment;
-  chain.model_path = require_model(chain.recipe.model, chain.recipe.model_place, "the model", environment, found);
+  chain.model_path =
+      require_model(chain.recipe.model, chain.recipe.model_place, "the model", environment, found);
   check_files(chain.recipe, found);
   chain.stages.resize(chain.recipe.stages.size());
   for (std::size_t i = 0; i < chain.stages.size(); ++i) {
@@ -266,7 +294,8 @@ Chain resolve_all(Recipe recipe, const Environment& environment) {
     chain.stages[i].models = inputs_of(chain, i, found);
   }
   if (chain.recipe.eval && !chain.recipe.eval->reference.empty()) {
-    chain.reference = input_of(chain, chain.recipe.eval->reference, chain.recipe.eval->place, "the reference", found);
+    chain.reference =
+        input_of(chain, chain.recipe.eval->reference, chain.recipe.eval->place, "the reference", found);
   }
   if (chain.model_path.empty()) found.raise(chain.recipe.text);
   const ir::Model input = load_input(chain, found);
@@ -286,7 +315,12 @@ Chain resolve_all(Recipe recipe, const Environment& environment) {
 }
 
 Json artefact_json(const Artefact& a) {
-  Json out = {{"id", a.id}, {"container", a.container}, {"parameters", a.parameters}, {"bytes", a.bytes}, {"kv_bytes_per_token", a.kv_bytes_per_token}, {"exact", a.exact}};
+  Json out = {{"id", a.id},
+              {"container", a.container},
+              {"parameters", a.parameters},
+              {"bytes", a.bytes},
+              {"kv_bytes_per_token", a.kv_bytes_per_token},
+              {"exact", a.exact}};
   out["sizes"] = a.sizes ? *a.sizes : Json::object();
   out["cannot"] = Json::object();
   for (const auto& [container, why] : a.cannot) out["cannot"][container] = why;
@@ -300,9 +334,9 @@ Json settings_json(const StageEntry& entry) {
   for (const auto& [name, value] : values.items()) {
     const stage::Value& held = entry.settings.all().at(name);
     const char* from = held.is_auto || held.from == stage::Value::From::Auto ? "auto"
-                       : held.from == stage::Value::From::Recipe            ? "recipe"
-                       : held.from == stage::Value::From::Flag              ? "flag"
-                                                                            : "default";
+                       : held.from == stage::Value::From::Recipe             ? "recipe"
+                       : held.from == stage::Value::From::Flag               ? "flag"
+                                                                             : "default";
     out[name] = {{"value", value}, {"from", from}};
   }
   return out;
@@ -319,16 +353,21 @@ Chain resolve(Recipe recipe, const Environment& environment) {
   try {
     return resolve_all(std::move(recipe), environment);
   } catch (const fs::filesystem_error& error) {
-    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}}, fmt::format("the files must be readable, but are not: {}", error.code().message()));
+    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}},
+                fmt::format("the files must be readable, but are not: {}", error.code().message()));
   }
 }
 
 Json to_json(const Chain& chain) {
-  Json out = {{"name", chain.recipe.name}, {"model", chain.model_path}, {"input", artefact_json(chain.input)}};
+  Json out = {
+      {"name", chain.recipe.name}, {"model", chain.model_path}, {"input", artefact_json(chain.input)}};
   out["stages"] = Json::array();
   for (std::size_t i = 0; i < chain.stages.size(); ++i) {
     const StageForecast& stage = chain.stages[i];
-    Json entry = {{"id", stage.out.id}, {"use", chain.recipe.stages[i].use}, {"settings", settings_json(chain.recipe.stages[i])}, {"result", artefact_json(stage.out)}};
+    Json entry = {{"id", stage.out.id},
+                  {"use", chain.recipe.stages[i].use},
+                  {"settings", settings_json(chain.recipe.stages[i])},
+                  {"result", artefact_json(stage.out)}};
     entry["key"] = stage.key;
     entry["folder"] = stage.folder.string();
     entry["reused"] = stage.reused;

@@ -43,16 +43,17 @@ std::size_t index_of(const Chain& chain, const std::string& id, const char* opti
   const auto it = std::find(ids.begin(), ids.end(), id);
   if (it != ids.end()) return static_cast<std::size_t>(it - ids.begin());
   const std::string guess = closest(id, ids);
-  throw Error(ErrorKind::Usage, fmt::format("the option --{} must name a stage of the recipe, but '{}' is none", option, id),
+  throw Error(ErrorKind::Usage,
+              fmt::format("the option --{} must name a stage of the recipe, but '{}' is none", option, id),
               guess.empty() ? "" : fmt::format("did you mean '{}'?", guess));
 }
 
-// Which stages run: those asked for by force, and those whose artefact is missing although something needs it. What nothing needs any more
-// (a stage before one that is reused) may be missing.
+// Which stages run: those asked for by force, and those whose artefact is missing although something needs
+// it. What nothing needs any more (a stage before one that is reused) may be missing.
 struct Decision {
-  std::size_t stages = 0;                       // how many of the chain this run is about (--until)
+  std::size_t stages = 0;  // how many of the chain this run is about (--until)
   std::vector<std::optional<Json>> manifests;
-  std::vector<bool> present;                    // the artefact is there, whole
+  std::vector<bool> present;  // the artefact is there, whole
   std::vector<bool> runs;
 };
 
@@ -96,16 +97,21 @@ Decision decide(const Chain& chain, const RunOptions& options) {
     if (id != "*") index_of(chain, id, "again");
   }
   for (std::size_t i = out.stages; i-- > 0;) {
-    const bool forced = std::any_of(options.force.begin(), options.force.end(), [&](const std::string& id) { return id == "*" || id == chain.stages[i].out.id; });
+    const bool forced = std::any_of(options.force.begin(), options.force.end(), [&](const std::string& id) {
+      return id == "*" || id == chain.stages[i].out.id;
+    });
     const bool unmeasured = is_measured(chain, i, out.stages) && !is_evaluated(chain, chain.stages[i].key);
     if (forced || !out.manifests[i]) needs.run(i);
     if (i + 1 == out.stages || unmeasured) needs.need(chain.stages[i].out.id);
     if (unmeasured && chain.reference) needs.need(chain.reference->id);
   }
-  if (chain.recipe.eval && chain.reference && !is_evaluated(chain, chain.model_key)) needs.need(chain.reference->id);
+  if (chain.recipe.eval && chain.reference && !is_evaluated(chain, chain.model_key))
+    needs.need(chain.reference->id);
   for (std::size_t i = 0; i < from; ++i) {
     if (i >= out.stages || !out.runs[i]) continue;
-    throw Error(ErrorKind::Usage, fmt::format("the stages before --from {} must be finished, but '{}' is not", options.from, chain.stages[i].out.id),
+    throw Error(ErrorKind::Usage,
+                fmt::format("the stages before --from {} must be finished, but '{}' is not", options.from,
+                            chain.stages[i].out.id),
                 "run without --from, or begin at that stage");
   }
   return out;
@@ -116,18 +122,24 @@ void require_disk(const RunState& state, const Decision& decision) {
   for (std::size_t i = 0; i < decision.stages; ++i) {
     // The model, and for training three copies of its weights in fp32 (weights and two moments).
     const Artefact& out = state.chain.stages[i].out;
-    if (decision.runs[i]) wanted += static_cast<std::uint64_t>(out.bytes) + (state.chain.recipe.stages[i].info->trains ? 12 * static_cast<std::uint64_t>(out.parameters) : 0);
+    if (decision.runs[i])
+      wanted +=
+          static_cast<std::uint64_t>(out.bytes) +
+          (state.chain.recipe.stages[i].info->trains ? 12 * static_cast<std::uint64_t>(out.parameters) : 0);
   }
   const std::uint64_t have = free_bytes(state.options.work);
   if (have >= wanted) return;
-  throw Error(ErrorKind::Resource, Place{state.options.work.string(), 0, 0, 1, {}},
-              fmt::format("the disk must have about {} free, but has {}", format_bytes(wanted), format_bytes(have)), "free some space, or choose another folder with --work");
+  throw Error(
+      ErrorKind::Resource, Place{state.options.work.string(), 0, 0, 1, {}},
+      fmt::format("the disk must have about {} free, but has {}", format_bytes(wanted), format_bytes(have)),
+      "free some space, or choose another folder with --work");
 }
 
 void require_output(const RunOptions& options) {
   if (options.output.empty() || options.replace_output || !fs::exists(options.output)) return;
   if (fs::is_directory(options.output) && fs::is_empty(options.output)) return;
-  throw Error(ErrorKind::Usage, Place{options.output.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or replace it with -f");
+  throw Error(ErrorKind::Usage, Place{options.output.string(), 0, 0, 1, {}},
+              "the output must be new, but is there already", "choose another name, or replace it with -f");
 }
 
 Row input_row(const Chain& chain) {
@@ -157,8 +169,10 @@ void run_stages(RunState& state, Decision& decision) {
   const Chain& chain = state.chain;
   state.rows.push_back(input_row(chain));
   add_own_metrics(state.rows[0], state.rows[0]);
-  // A reference that a stage makes can only be compared with once it is there: the input is then measured after it.
-  const bool reference_is_made = chain.reference && !chain.reference->id.empty() && chain.reference->id != "model";
+  // A reference that a stage makes can only be compared with once it is there: the input is then measured
+  // after it.
+  const bool reference_is_made =
+      chain.reference && !chain.reference->id.empty() && chain.reference->id != "model";
   if (chain.recipe.eval && !reference_is_made) evaluate(state, state.rows[0]);
   std::vector<std::size_t> unmeasured;
   for (std::size_t i = 0; i < decision.stages; ++i) {
@@ -168,16 +182,22 @@ void run_stages(RunState& state, Decision& decision) {
       decision.manifests[i] = read_manifest(chain.stages[i].folder, chain.stages[i].key);
       SLMC_CHECK(decision.manifests[i].has_value());
     } else {
-      state.emit({{"event", "stage"}, {"stage", chain.stages[i].out.id}, {"key", chain.stages[i].key}, {"state", "reused"}});
+      state.emit({{"event", "stage"},
+                  {"stage", chain.stages[i].out.id},
+                  {"key", chain.stages[i].key},
+                  {"state", "reused"}});
     }
     Row row = row_of(state, i, *decision.manifests[i]);
     row.reused = !decision.runs[i];
     add_own_metrics(row, state.rows[0]);
     state.rows.push_back(std::move(row));
-    const bool reference_is_here = !reference_is_made || std::any_of(state.rows.begin(), state.rows.end(), [&](const Row& r) { return r.artefact.id == chain.reference->id; });
+    const bool reference_is_here =
+        !reference_is_made || std::any_of(state.rows.begin(), state.rows.end(),
+                                          [&](const Row& r) { return r.artefact.id == chain.reference->id; });
     if (is_measured(chain, i, decision.stages)) unmeasured.push_back(i);
     if (!reference_is_here) continue;
-    if (chain.recipe.eval && reference_is_made && chain.stages[i].out.id == chain.reference->id) evaluate(state, state.rows[0]);
+    if (chain.recipe.eval && reference_is_made && chain.stages[i].out.id == chain.reference->id)
+      evaluate(state, state.rows[0]);
     for (const std::size_t k : unmeasured) evaluate(state, state.rows[k + 1]);
     for (const std::size_t k : unmeasured) note_metrics(state.rows[k + 1], state.rows[k]);
     unmeasured.clear();
@@ -204,10 +224,14 @@ RunResult run_all(RunState& state) {
   state.emit({{"event", "run"}, {"recipe", state.chain.recipe.name}, {"stages", ids}});
   run_stages(state, decision);
   RunResult result;
-  if (decision.stages == state.chain.stages.size()) result.gates = judge(state.chain.recipe.gates, state.rows);
+  if (decision.stages == state.chain.stages.size())
+    result.gates = judge(state.chain.recipe.gates, state.rows);
   for (const GateResult& gate : result.gates) {
     result.gates_met = result.gates_met && gate.met;
-    state.emit({{"event", "gate"}, {"metric", gate.gate.metric}, {"value", gate.value ? Json(*gate.value) : Json(nullptr)}, {"met", gate.met}});
+    state.emit({{"event", "gate"},
+                {"metric", gate.gate.metric},
+                {"value", gate.value ? Json(*gate.value) : Json(nullptr)},
+                {"met", gate.met}});
   }
   result.output = state.rows.back().path;
   if (!options.output.empty()) {
@@ -230,7 +254,7 @@ std::string kept_gemm(const fs::path& work, const std::string& device) {
   try {
     const Json kept = read_json(file, ErrorKind::Model);
     if (kept.value("slmc_engine", 0) == kEngineVersion) return kept.at("gemm").value(device_kind(device), "");
-  } catch (const Error&) {                       // damaged: chosen afresh
+  } catch (const Error&) {  // damaged: chosen afresh
   } catch (const Json::exception&) {
   }
   return {};
@@ -242,7 +266,9 @@ RunResult run(const Chain& chain, const RunOptions& options, const Executor& exe
   std::ofstream events;
   if (!options.events.empty()) {
     events.open(options.events, std::ios::app);
-    if (!events) throw Error(ErrorKind::Resource, Place{options.events.string(), 0, 0, 1, {}}, "the events file must be writable, but is not");
+    if (!events)
+      throw Error(ErrorKind::Resource, Place{options.events.string(), 0, 0, 1, {}},
+                  "the events file must be writable, but is not");
   }
   const Sink emit = [&](const Json& event) {
     if (events.is_open()) events << dump_compact(event) << '\n' << std::flush;
@@ -252,7 +278,8 @@ RunResult run(const Chain& chain, const RunOptions& options, const Executor& exe
   try {
     return run_all(state);
   } catch (const fs::filesystem_error& error) {
-    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}}, fmt::format("the work folder must be usable, but is not: {}", error.code().message()));
+    throw Error(ErrorKind::Resource, Place{error.path1().string(), 0, 0, 1, {}},
+                fmt::format("the work folder must be usable, but is not: {}", error.code().message()));
   }
 }
 

@@ -46,7 +46,8 @@ std::optional<Json> read_eval(const Chain& chain, const std::string& artefact_ke
   if (!fs::exists(file)) return std::nullopt;
   try {
     Json kept = read_json(file, ErrorKind::Model);
-    if (kept.value("slmc_eval", 0) != kEvalVersion || kept.value("key", "") != eval_key(chain, artefact_key)) return std::nullopt;
+    if (kept.value("slmc_eval", 0) != kEvalVersion || kept.value("key", "") != eval_key(chain, artefact_key))
+      return std::nullopt;
     eval_metrics(*chain.recipe.eval, kept.at("result"));
     return kept.at("result");
   } catch (const Error&) {
@@ -55,16 +56,20 @@ std::optional<Json> read_eval(const Chain& chain, const std::string& artefact_ke
   return std::nullopt;
 }
 
-bool is_the_reference(const Chain& chain, const std::string& key) { return chain.reference && chain.reference->key == key; }
+bool is_the_reference(const Chain& chain, const std::string& key) {
+  return chain.reference && chain.reference->key == key;
+}
 
 Json run_eval(RunState& state, const Row& row) {
   const EvalSection& section = *state.chain.recipe.eval;
   stage::Job job;
   job.op = "eval";
   job.model = row.path.string();
-  job.settings.set("tasks", {.value = std::make_shared<const Json>(tasks_json(section, true)), .from = stage::Value::From::Recipe});
+  job.settings.set("tasks", {.value = std::make_shared<const Json>(tasks_json(section, true)),
+                             .from = stage::Value::From::Recipe});
   // A model compared with itself needs no second forward pass.
-  if (state.chain.reference && !is_the_reference(state.chain, row.key)) job.models["reference"] = path_of(state, *state.chain.reference).string();
+  if (state.chain.reference && !is_the_reference(state.chain, row.key))
+    job.models["reference"] = path_of(state, *state.chain.reference).string();
   job.data = std::make_shared<const Json>(Json::object());
   job.device = state.options.device;
   job.threads = state.options.threads;
@@ -78,17 +83,22 @@ Json run_eval(RunState& state, const Row& row) {
   };
   Json result = state.execute(job, sink);
   result.erase("event");
-  eval_metrics(section, result);                 // refuses a document of the wrong form before it is kept
+  eval_metrics(section, result);  // refuses a document of the wrong form before it is kept
   const std::string key = eval_key(state.chain, row.key);
   fs::create_directories(state.options.work / "eval");
-  write_json(eval_file(state.chain, row.key), {{"slmc_eval", kEvalVersion}, {"key", key}, {"artefact", row.key}, {"id", row.artefact.id}, {"result", result}});
+  write_json(eval_file(state.chain, row.key), {{"slmc_eval", kEvalVersion},
+                                               {"key", key},
+                                               {"artefact", row.key},
+                                               {"id", row.artefact.id},
+                                               {"result", result}});
   return result;
 }
 
 void add_identities(const EvalSection& section, std::map<std::string, double>& metrics) {
   for (const EvalTask& task : section.tasks) {
     if (task.kind != "ppl") continue;
-    for (const auto& [name, value] : {std::pair{"ppl_ratio", 1.0}, {"log_ppl_increase", 0.0}, {"kl", 0.0}, {"top1_agreement", 1.0}}) {
+    for (const auto& [name, value] :
+         {std::pair{"ppl_ratio", 1.0}, {"log_ppl_increase", 0.0}, {"kl", 0.0}, {"top1_agreement", 1.0}}) {
       metrics.emplace(name, value);
       metrics[std::string(name) + ":" + task.name] = value;
     }
@@ -103,14 +113,17 @@ std::string eval_key(const Chain& chain, const std::string& artefact_key) {
   inputs.method_folder = "lib";
   inputs.models["model"] = artefact_key;
   if (chain.reference) inputs.models["reference"] = chain.reference->key;
-  for (std::size_t i = 0; i < chain.recipe.eval->tasks.size(); ++i) inputs.files[std::to_string(i)] = sha256_file(chain.recipe.eval->tasks[i].file);
+  for (std::size_t i = 0; i < chain.recipe.eval->tasks.size(); ++i)
+    inputs.files[std::to_string(i)] = sha256_file(chain.recipe.eval->tasks[i].file);
   inputs.settings = std::make_shared<const Json>(Json{{"tasks", tasks_json(*chain.recipe.eval, false)}});
   inputs.facts = *chain.environment.facts;
   inputs.source = source_hash("lib");
   return key_of(inputs);
 }
 
-bool is_evaluated(const Chain& chain, const std::string& artefact_key) { return read_eval(chain, artefact_key).has_value(); }
+bool is_evaluated(const Chain& chain, const std::string& artefact_key) {
+  return read_eval(chain, artefact_key).has_value();
+}
 
 void evaluate(RunState& state, Row& row) {
   std::optional<Json> result = read_eval(state.chain, row.key);
@@ -118,7 +131,9 @@ void evaluate(RunState& state, Row& row) {
     try {
       result = run_eval(state, row);
     } catch (Error& error) {
-      error.while_doing(fmt::format("while measuring '{}'; finished stages are kept, the same command goes on from here", row.artefact.id));
+      error.while_doing(
+          fmt::format("while measuring '{}'; finished stages are kept, the same command goes on from here",
+                      row.artefact.id));
       throw;
     }
   }

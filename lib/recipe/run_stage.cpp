@@ -40,17 +40,23 @@ stage::Job job_of(const RunState& state, std::size_t i, const fs::path& partial)
   return job;
 }
 
-Json lineage_entry(const RunState& state, std::size_t i, const Json& result, const Json& measured, const Artefact& made) {
+Json lineage_entry(const RunState& state, std::size_t i, const Json& result, const Json& measured,
+                   const Artefact& made) {
   const Recipe& recipe = state.chain.recipe;
   const StageEntry& entry = recipe.stages[i];
   const StageForecast& forecast = state.chain.stages[i];
   const EngineFacts& facts = *state.chain.environment.facts;
-  Json out = {{"slmc_lineage", kLineageVersion}, {"recipe", {{"name", recipe.name}, {"seed", recipe.seed}}}, {"id", entry.id}, {"stage", entry.use}};
+  Json out = {{"slmc_lineage", kLineageVersion},
+              {"recipe", {{"name", recipe.name}, {"seed", recipe.seed}}},
+              {"id", entry.id},
+              {"stage", entry.use}};
   out["settings"] = to_json(entry.settings);
-  out["resolved"] = result.contains("resolved") && result["resolved"].is_object() ? result["resolved"] : Json::object();
+  out["resolved"] =
+      result.contains("resolved") && result["resolved"].is_object() ? result["resolved"] : Json::object();
   out["key"] = forecast.key;
   out["inputs"] = Json::object();
-  for (const auto& [name, input] : forecast.models) out["inputs"][name] = {{"key", input.key}, {"source", input.source}};
+  for (const auto& [name, input] : forecast.models)
+    out["inputs"][name] = {{"key", input.key}, {"source", input.source}};
   out["data"] = Json::object();
   for (const auto& [name, section] : forecast.data) {
     Json licences = Json::object();
@@ -59,7 +65,11 @@ Json lineage_entry(const RunState& state, std::size_t i, const Json& result, con
   }
   out["seed"] = derive_seed(recipe.seed, entry.id);
   out["metrics"] = {{"before", Json::object()}, {"after", Json::object()}};
-  out["versions"] = {{"slmc", slmc_version()}, {"source", source_hash(entry.info->folder)}, {"torch", facts.torch}, {"device", facts.device}, {"gemm", facts.gemm}};
+  out["versions"] = {{"slmc", slmc_version()},
+                     {"source", source_hash(entry.info->folder)},
+                     {"torch", facts.torch},
+                     {"device", facts.device},
+                     {"gemm", facts.gemm}};
   out["model"] = {{"parameters", made.parameters}};
   out["measured"] = measured;
   return out;
@@ -68,12 +78,15 @@ Json lineage_entry(const RunState& state, std::size_t i, const Json& result, con
 // Reads the headers of what the stage made: a model that can't be opened was not made.
 Artefact inspect(const RunState& state, const fs::path& model, const Artefact& forecast) {
   if (!fs::exists(model)) {
-    throw Error(ErrorKind::Internal, Place{model.string(), 0, 0, 1, {}}, fmt::format("the stage must have written its model, but '{}' is missing", model.filename().string()));
+    throw Error(
+        ErrorKind::Internal, Place{model.string(), 0, 0, 1, {}},
+        fmt::format("the stage must have written its model, but '{}' is missing", model.filename().string()));
   }
   Artefact out = forecast;
   out.exact = true;
-  if (forecast.container == "packed") return out;             // for other programs; slmc doesn't read it
-  const ir::Model made = ir::load(model.string(), {state.chain.environment.hf_cache, state.chain.environment.templates});
+  if (forecast.container == "packed") return out;  // for other programs; slmc doesn't read it
+  const ir::Model made =
+      ir::load(model.string(), {state.chain.environment.hf_cache, state.chain.environment.templates});
   const ir::Cost cost = ir::cost(made);
   out.parameters = cost.parameters;
   out.kv_bytes_per_token = cost.kv_bytes_per_token;
@@ -84,14 +97,17 @@ Json manifest_of(const RunState& state, std::size_t i, const fs::path& partial, 
   const StageForecast& forecast = state.chain.stages[i];
   const std::string artefact = artefact_name(forecast.out.container);
   Json manifest = {{"slmc_manifest", kManifestVersion},
-          {"id", forecast.out.id},
-          {"stage", state.chain.recipe.stages[i].use},
-          {"key", forecast.key},
-          {"inputs", *forecast.inputs},
-          {"artefact", artefact},
-          {"container", forecast.out.container},
-          {"model", {{"parameters", made.parameters}, {"bytes", bytes_on_disk(partial / artefact)}, {"kv_bytes_per_token", made.kv_bytes_per_token}}},
-          {"files", describe_files(partial, artefact)}};
+                   {"id", forecast.out.id},
+                   {"stage", state.chain.recipe.stages[i].use},
+                   {"key", forecast.key},
+                   {"inputs", *forecast.inputs},
+                   {"artefact", artefact},
+                   {"container", forecast.out.container},
+                   {"model",
+                    {{"parameters", made.parameters},
+                     {"bytes", bytes_on_disk(partial / artefact)},
+                     {"kv_bytes_per_token", made.kv_bytes_per_token}}},
+                   {"files", describe_files(partial, artefact)}};
   manifest["check"] = manifest_check(manifest);
   return manifest;
 }
@@ -100,7 +116,8 @@ Json manifest_of(const RunState& state, std::size_t i, const fs::path& partial, 
 void finish(RunState& state, std::size_t i, const fs::path& partial, Json result) {
   const StageForecast& forecast = state.chain.stages[i];
   const fs::path model = partial / artefact_name(forecast.out.container);
-  Json measured = result.contains("measured") && result["measured"].is_object() ? result["measured"] : Json::object();
+  Json measured =
+      result.contains("measured") && result["measured"].is_object() ? result["measured"] : Json::object();
   result.erase("measured");
   result.erase("event");
   const Artefact made = inspect(state, model, forecast.out);
@@ -115,7 +132,10 @@ void finish(RunState& state, std::size_t i, const fs::path& partial, Json result
 }
 
 void announce(const RunState& state, std::size_t i, const char* what) {
-  state.emit({{"event", "stage"}, {"stage", state.chain.stages[i].out.id}, {"key", state.chain.stages[i].key}, {"state", what}});
+  state.emit({{"event", "stage"},
+              {"stage", state.chain.stages[i].out.id},
+              {"key", state.chain.stages[i].key},
+              {"state", what}});
 }
 
 // A failed attempt leaves nothing but checkpoints.
@@ -124,7 +144,7 @@ void clean_up(const fs::path& partial) {
     sweep_partial(partial);
     if (fs::exists(partial / "resume") && !fs::is_empty(partial / "resume")) return;
     fs::remove_all(partial);
-  } catch (const fs::filesystem_error&) {       // the error on its way says more
+  } catch (const fs::filesystem_error&) {  // the error on its way says more
   }
 }
 
@@ -172,8 +192,9 @@ void make_stage(RunState& state, std::size_t i) {
     }
     publish(partial, forecast.folder);
   } catch (Error& error) {
-    error.while_doing(fmt::format("in stage '{}' ({}); finished stages are kept, the same command goes on from here", forecast.out.id,
-                                  state.chain.recipe.stages[i].use));
+    error.while_doing(
+        fmt::format("in stage '{}' ({}); finished stages are kept, the same command goes on from here",
+                    forecast.out.id, state.chain.recipe.stages[i].use));
     throw;
   }
   announce(state, i, "done");
@@ -192,7 +213,9 @@ Row row_of(const RunState& state, std::size_t i, const Json& manifest) {
   row.artefact.parameters = model.value("parameters", std::int64_t{0});
   row.artefact.kv_bytes_per_token = model.value("kv_bytes_per_token", std::int64_t{0});
   row.artefact.bytes = row.file_bytes = model.value("bytes", std::int64_t{0});
-  const auto read = [&](const char* name) { return fs::exists(row.folder / name) ? read_json(row.folder / name, ErrorKind::Model) : Json::object(); };
+  const auto read = [&](const char* name) {
+    return fs::exists(row.folder / name) ? read_json(row.folder / name, ErrorKind::Model) : Json::object();
+  };
   row.result = std::make_shared<const Json>(read("result.json"));
   const Json measured = read("measured.json");
   row.seconds = measured.value("seconds", 0.0);

@@ -12,8 +12,8 @@ struct RunState {
   const Chain& chain;
   const RunOptions& options;
   const Executor& execute;
-  Sink emit;                                   // to the caller and to the events file
-  std::vector<Row> rows;                       // the input, then one per finished stage
+  Sink emit;              // to the caller and to the events file
+  std::vector<Row> rows;  // the input, then one per finished stage
 };
 
 // Path and key of an artefact of the chain ("model" or a stage's id), or of a model from outside.
@@ -31,7 +31,7 @@ bool is_evaluated(const Chain& chain, const std::string& artefact_key);
 void evaluate(RunState& state, Row& row);
 
 // ---- the end ----
-void add_own_metrics(Row& row, const Row& input);               // sizes and their ratios
+void add_own_metrics(Row& row, const Row& input);  // sizes and their ratios
 std::vector<GateResult> judge(const std::vector<Gate>& gates, const std::vector<Row>& rows);
 
 }  // namespace slmc::recipe

@@ -30,7 +30,10 @@ Json stage_schema(const stage::StageInfo& info) {
           {"description", info.summary},
           {"additionalProperties", false},
           {"required", Json::array({"id", "use"})},
-          {"properties", {{"id", {{"type", "string"}, {"pattern", "^[A-Za-z0-9_-]{1,40}$"}}}, {"use", {{"const", info.name}}}, {"with", object_of(info.settings)}}}};
+          {"properties",
+           {{"id", {{"type", "string"}, {"pattern", "^[A-Za-z0-9_-]{1,40}$"}}},
+            {"use", {{"const", info.name}}},
+            {"with", object_of(info.settings)}}}};
 }
 
 Json eval_schema() {
@@ -42,10 +45,15 @@ Json eval_schema() {
 
 Json gates_schema() {
   const Json limit = {{"type", Json::array({"number", "string"})}};
-  const Json gate = {{"type", "object"}, {"additionalProperties", false}, {"minProperties", 1}, {"properties", {{"max", limit}, {"min", limit}}}};
+  const Json gate = {{"type", "object"},
+                     {"additionalProperties", false},
+                     {"minProperties", 1},
+                     {"properties", {{"max", limit}, {"min", limit}}}};
   std::string names;
   for (const MetricInfo& m : metric_table()) names += (names.empty() ? "" : "|") + m.name;
-  return {{"type", "object"}, {"additionalProperties", false}, {"patternProperties", {{"^(" + names + ")(:.+)?$", gate}}}};
+  return {{"type", "object"},
+          {"additionalProperties", false},
+          {"patternProperties", {{"^(" + names + ")(:.+)?$", gate}}}};
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ std::vector<fs::path> files_of(const fs::path& model) {
 }
 
 [[noreturn]] void fail(const fs::path& path, const std::string& must, int code) {
-  throw Error(ErrorKind::Resource, Place{path.string(), 0, 0, 1, {}}, fmt::format("{}, but is not: {}", must, std::strerror(code)));
+  throw Error(ErrorKind::Resource, Place{path.string(), 0, 0, 1, {}},
+              fmt::format("{}, but is not: {}", must, std::strerror(code)));
 }
 
 void flush_folder(const fs::path& folder) {
@@ -72,23 +73,31 @@ void copy_one(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-fs::path stage_folder(const fs::path& work, std::size_t number, const std::string& id, const std::string& key) {
+fs::path stage_folder(const fs::path& work, std::size_t number, const std::string& id,
+                      const std::string& key) {
   return work / fmt::format("{:02}-{}-{}", number, id, key.substr(0, 8));
 }
 
-fs::path partial_folder(const fs::path& finished) { return finished.parent_path() / ("." + finished.filename().string()); }
+fs::path partial_folder(const fs::path& finished) {
+  return finished.parent_path() / ("." + finished.filename().string());
+}
 
-std::string artefact_name(const std::string& container) { return container == "gguf" ? "model.gguf" : "model"; }
+std::string artefact_name(const std::string& container) {
+  return container == "gguf" ? "model.gguf" : "model";
+}
 
 std::optional<Json> read_manifest(const fs::path& folder, const std::string& key) {
   if (!fs::is_regular_file(folder / kManifest)) return std::nullopt;
   try {
     Json manifest = read_json(folder / kManifest, ErrorKind::Model);
-    if (!manifest.is_object() || manifest.value("slmc_manifest", 0) != kManifestVersion || manifest.value("key", "") != key) return std::nullopt;
+    if (!manifest.is_object() || manifest.value("slmc_manifest", 0) != kManifestVersion ||
+        manifest.value("key", "") != key)
+      return std::nullopt;
     if (manifest.value("check", "") != manifest_check(manifest)) return std::nullopt;
-    if (!manifest.value("files", Json()).is_object() || !manifest.value("artefact", Json()).is_string()) return std::nullopt;
+    if (!manifest.value("files", Json()).is_object() || !manifest.value("artefact", Json()).is_string())
+      return std::nullopt;
     return manifest;
-  } catch (const Error&) {                      // damaged: as good as none, the stage is made again
+  } catch (const Error&) {  // damaged: as good as none, the stage is made again
   } catch (const Json::exception&) {
   }
   return std::nullopt;
@@ -103,7 +112,8 @@ std::string manifest_check(const Json& manifest) {
 Json describe_files(const fs::path& folder, const std::string& artefact) {
   Json out = Json::object();
   for (const fs::path& file : files_of(folder / artefact)) {
-    out[file.lexically_relative(folder).string()] = {{"bytes", fs::file_size(file)}, {"sha256", sha256_file(file)}};
+    out[file.lexically_relative(folder).string()] = {{"bytes", fs::file_size(file)},
+                                                     {"sha256", sha256_file(file)}};
   }
   return out;
 }
@@ -113,7 +123,9 @@ bool artefact_is_whole(const fs::path& folder, const Json& manifest, bool thorou
     const Json& files = manifest["files"];
     const fs::path artefact = folder / manifest["artefact"].get<std::string>();
     if (files.empty() || !fs::exists(artefact) || files_of(artefact).size() != files.size()) return false;
-    return std::all_of(files.items().begin(), files.items().end(), [&](const auto& file) { return same_file(folder / file.key(), file.value(), thorough); });
+    return std::all_of(files.items().begin(), files.items().end(), [&](const auto& file) {
+      return same_file(folder / file.key(), file.value(), thorough);
+    });
   } catch (const Error&) {
   } catch (const Json::exception&) {
   } catch (const fs::filesystem_error&) {
@@ -134,12 +146,13 @@ void sweep(const fs::path& work, std::size_t number, const std::string& id, cons
   std::vector<fs::path> found;
   for (fs::directory_iterator it(work, ignored), end; !ignored && it != end; it.increment(ignored)) {
     const std::string name = it->path().filename().string();
-    const bool of_this_stage = name.starts_with(prefix) && name.size() >= prefix.size() + 8 && name.find('-', prefix.size()) == std::string::npos;
+    const bool of_this_stage = name.starts_with(prefix) && name.size() >= prefix.size() + 8 &&
+                               name.find('-', prefix.size()) == std::string::npos;
     if (of_this_stage && name != own && it->is_directory(ignored)) found.push_back(it->path());
   }
   for (const fs::path& path : found) {
     try {
-      const FolderLock lock(path);              // someone may be making it
+      const FolderLock lock(path);  // someone may be making it
       fs::remove_all(path, ignored);
     } catch (const Error&) {
     }
@@ -164,11 +177,13 @@ void publish(const fs::path& partial, const fs::path& finished) {
   const unsigned flags = swap ? RENAME_EXCHANGE : 0;
   if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, finished.c_str(), flags) != 0) {
     const int code = errno;
-    // Some network file systems can't exchange: two steps then. A kill between them leaves the new folder whole under its hidden name.
+    // Some network file systems can't exchange: two steps then. A kill between them leaves the new folder
+    // whole under its hidden name.
     if (swap) fs::remove_all(finished, ignored);
-    if (::rename(partial.c_str(), finished.c_str()) != 0) fail(finished, "the finished stage must be renamed into place", code);
+    if (::rename(partial.c_str(), finished.c_str()) != 0)
+      fail(finished, "the finished stage must be renamed into place", code);
   } else if (swap) {
-    fs::remove_all(partial, ignored);           // now the old one
+    fs::remove_all(partial, ignored);  // now the old one
   }
   flush_folder(finished.parent_path());
 }
@@ -177,13 +192,15 @@ void deliver(const fs::path& model, const fs::path& target, bool replace) {
   if (fs::is_directory(model)) {
     AtomicFolder out(target, replace);
     for (const auto& entry : fs::recursive_directory_iterator(model)) {
-      if (entry.is_regular_file()) copy_one(entry.path(), out.path() / entry.path().lexically_relative(model));
+      if (entry.is_regular_file())
+        copy_one(entry.path(), out.path() / entry.path().lexically_relative(model));
     }
     out.commit();
     return;
   }
   if (fs::exists(target) && !replace) {
-    throw Error(ErrorKind::Usage, Place{target.string(), 0, 0, 1, {}}, "the output must be new, but is there already", "choose another name, or replace it with -f");
+    throw Error(ErrorKind::Usage, Place{target.string(), 0, 0, 1, {}},
+                "the output must be new, but is there already", "choose another name, or replace it with -f");
   }
   copy_one(model, target);
   if (fs::exists(lineage_path(model))) copy_one(lineage_path(model), target.string() + ".lineage.json");

@@ -1,5 +1,6 @@
 #pragma once
-// Inside recipe: the work folder. A stage's folder is whole or does not exist; this file knows its layout, nothing else does.
+// Inside recipe: the work folder. A stage's folder is whole or does not exist; this file knows its layout,
+// nothing else does.
 //
 //   work/NN-ID-KEY8/          finished
 //   work/.NN-ID-KEY8/         being made, locked while someone does; resume/ survives a kill
@@ -15,23 +16,28 @@ namespace slmc::recipe {
 
 inline constexpr int kManifestVersion = 1;
 
-std::filesystem::path stage_folder(const std::filesystem::path& work, std::size_t number, const std::string& id, const std::string& key);
+std::filesystem::path stage_folder(const std::filesystem::path& work, std::size_t number,
+                                   const std::string& id, const std::string& key);
 std::filesystem::path partial_folder(const std::filesystem::path& finished);
-std::string artefact_name(const std::string& container);             // "model" or "model.gguf"
+std::string artefact_name(const std::string& container);  // "model" or "model.gguf"
 
-// The manifest of a finished (or finished but not renamed) folder; nothing when there is none, or it is of another key or version.
+// The manifest of a finished (or finished but not renamed) folder; nothing when there is none, or it is of
+// another key or version.
 std::optional<Json> read_manifest(const std::filesystem::path& folder, const std::string& key);
-std::string manifest_check(const Json& manifest);                    // hash of all other fields
+std::string manifest_check(const Json& manifest);  // hash of all other fields
 // Path, size and SHA-256 of every file of the artefact but its lineage, relative to `folder`.
 Json describe_files(const std::filesystem::path& folder, const std::string& artefact);
-// Whether the artefact is there with the bytes that the manifest says. Damaged ones count as absent. `thorough` reads everything.
+// Whether the artefact is there with the bytes that the manifest says. Damaged ones count as absent.
+// `thorough` reads everything.
 bool artefact_is_whole(const std::filesystem::path& folder, const Json& manifest, bool thorough);
 
 // Bytes of a model on disk: the file, or all files of the folder but its lineage.
 std::int64_t bytes_on_disk(const std::filesystem::path& model);
 
-// Removes what killed runs left: unlocked partial folders of this stage with other keys, and swapped-out old ones.
-void sweep(const std::filesystem::path& work, std::size_t number, const std::string& id, const std::string& key);
+// Removes what killed runs left: unlocked partial folders of this stage with other keys, and swapped-out old
+// ones.
+void sweep(const std::filesystem::path& work, std::size_t number, const std::string& id,
+           const std::string& key);
 // Empties a partial folder but for its lock and checkpoints.
 void sweep_partial(const std::filesystem::path& partial);
 // Renames `partial` to `finished`, which is swapped out and removed when it is there.

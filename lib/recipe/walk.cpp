@@ -18,14 +18,16 @@ using stage::Value;
 
 namespace {
 
-constexpr std::int64_t kUsualBlock = 32;          // rows of the common block types
+constexpr std::int64_t kUsualBlock = 32;  // rows of the common block types
 
 Place place_of(const StageEntry& entry, const std::string& setting) {
   const auto it = entry.places.find(setting);
   return it == entry.places.end() ? entry.place : it->second;
 }
 
-bool given(const StageEntry& entry, const std::string& setting) { return entry.settings.has(setting) && !entry.settings.is_auto(setting); }
+bool given(const StageEntry& entry, const std::string& setting) {
+  return entry.settings.has(setting) && !entry.settings.is_auto(setting);
+}
 
 std::vector<std::int64_t> first(std::int64_t n) {
   std::vector<std::int64_t> out(static_cast<std::size_t>(n));
@@ -33,7 +35,8 @@ std::vector<std::int64_t> first(std::int64_t n) {
   return out;
 }
 
-// Weights that share a scale in what this stage writes: the block of the GGUF type, or the group of a packed one. 0 = not known.
+// Weights that share a scale in what this stage writes: the block of the GGUF type, or the group of a packed
+// one. 0 = not known.
 std::int64_t group_of(const StageEntry& entry) {
   if (given(entry, "group")) return entry.settings.integer("group");
   if (!given(entry, "type") || stage::output_of(*entry.info, entry.settings) != "gguf") return 0;
@@ -62,13 +65,15 @@ void resolve_autos(Recipe& recipe, std::size_t i, const ir::Model& model) {
   if (entry.settings.is_auto("align")) {
     std::int64_t align = kUsualBlock;
     for (std::size_t later = i + 1; later < recipe.stages.size(); ++later) {
-      if (recipe.stages[later].info->quantizes) align = std::lcm(align, std::max<std::int64_t>(group_of(recipe.stages[later]), 1));
+      if (recipe.stages[later].info->quantizes)
+        align = std::lcm(align, std::max<std::int64_t>(group_of(recipe.stages[later]), 1));
     }
     set_auto(entry, "align", align);
   }
-  if (entry.settings.is_auto("group") && entry.info->quantizes && stage::output_of(*entry.info, entry.settings) != "gguf") {
+  if (entry.settings.is_auto("group") && entry.info->quantizes &&
+      stage::output_of(*entry.info, entry.settings) != "gguf") {
     const std::vector<std::int64_t> rows = row_lengths(model);
-    for (const std::int64_t group : {128, 64, 32, 16, 8}) {
+    for (const std::int64_t group : {128, 96, 64, 32, 16}) {
       if (std::all_of(rows.begin(), rows.end(), [&](std::int64_t n) { return n % group == 0; })) {
         set_auto(entry, "group", group);
         break;
@@ -90,15 +95,21 @@ void check_align(const StageEntry& entry, const Effect& effect, std::int64_t siz
   const std::int64_t align = entry.settings.integer("align");
   if (align <= 1 || size % align == 0) return;
   const std::int64_t below = std::max(size / align * align, align);
-  problems.push_back({fmt::format("the setting '{}' must be a multiple of {} (align), but is {}", effect.setting, align, size), place_of(entry, effect.setting),
+  problems.push_back({fmt::format("the setting '{}' must be a multiple of {} (align), but is {}",
+                                  effect.setting, align, size),
+                      place_of(entry, effect.setting),
                       fmt::format("nearest: {} and {}", below, below + align)});
 }
 
-void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, Problems& problems) {
+void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan,
+            Problems& problems) {
   const std::int64_t size = entry.settings.integer(effect.setting), most = size_of(walk.model, effect.axis);
   check_align(entry, effect, size, problems);
   if (size > most) {
-    problems.push_back({fmt::format("the setting '{}' must be at most {}, what '{}' has, but is {}", effect.setting, most, walk.at.id, size), place_of(entry, effect.setting), {}});
+    problems.push_back({fmt::format("the setting '{}' must be at most {}, what '{}' has, but is {}",
+                                    effect.setting, most, walk.at.id, size),
+                        place_of(entry, effect.setting),
+                        {}});
     return;
   }
   if (effect.axis == "vocab" || effect.axis == "hidden") {
@@ -106,25 +117,32 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
     return;
   }
   for (std::int64_t b = 0; b < walk.model.blocks(); ++b) {
-    if (walk.model.sizes().of(effect.axis, b) > size) plan.take[fmt::format("block.{}.{}", b, effect.axis)] = first(size);
+    if (walk.model.sizes().of(effect.axis, b) > size)
+      plan.take[fmt::format("block.{}.{}", b, effect.axis)] = first(size);
   }
 }
 
-void remove_count(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, std::vector<std::string>& assumed, Problems& problems) {
+void remove_count(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan,
+                  std::vector<std::string>& assumed, Problems& problems) {
   const std::int64_t count = entry.settings.integer(effect.setting), all = size_of(walk.model, effect.axis);
   if (count >= all) {
-    problems.push_back({fmt::format("the setting '{}' must leave at least one of the {} {}s of '{}', but is {}", effect.setting, all, effect.axis, walk.at.id, count),
-                        place_of(entry, effect.setting), {}});
+    problems.push_back(
+        {fmt::format("the setting '{}' must leave at least one of the {} {}s of '{}', but is {}",
+                     effect.setting, all, effect.axis, walk.at.id, count),
+         place_of(entry, effect.setting),
+         {}});
     return;
   }
   if (count > 0) plan.take[effect.axis] = first(all - count);
   const auto& blocks = walk.model.sizes().blocks;
-  if (effect.axis == "block" && std::adjacent_find(blocks.begin(), blocks.end(), std::not_equal_to<>()) != blocks.end()) {
+  if (effect.axis == "block" &&
+      std::adjacent_find(blocks.begin(), blocks.end(), std::not_equal_to<>()) != blocks.end()) {
     assumed.push_back("blocks differ and which ones go is measured; the last are assumed");
   }
 }
 
-void remove_list(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, Problems& problems) {
+void remove_list(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan,
+                 Problems& problems) {
   const std::vector<std::int64_t> list = entry.settings.integers(effect.setting);
   const std::int64_t all = size_of(walk.model, effect.axis);
   std::vector<std::int64_t> kept;
@@ -133,21 +151,57 @@ void remove_list(const StageEntry& entry, const Effect& effect, const Walk& walk
   }
   for (const std::int64_t k : list) {
     if (k >= 0 && k < all) continue;
-    problems.push_back({fmt::format("the setting '{}' must name {}s from 0 to {}, but names {}", effect.setting, effect.axis, all - 1, k), place_of(entry, effect.setting), {}});
+    problems.push_back({fmt::format("the setting '{}' must name {}s from 0 to {}, but names {}",
+                                    effect.setting, effect.axis, all - 1, k),
+                        place_of(entry, effect.setting),
+                        {}});
     return;
   }
   if (kept.empty()) {
-    problems.push_back({fmt::format("the setting '{}' must leave at least one {}, but names all", effect.setting, effect.axis), place_of(entry, effect.setting), {}});
+    problems.push_back({fmt::format("the setting '{}' must leave at least one {}, but names all",
+                                    effect.setting, effect.axis),
+                        place_of(entry, effect.setting),
+                        {}});
   } else if (static_cast<std::int64_t>(kept.size()) < all) {
     plan.take[effect.axis] = std::move(kept);
   }
 }
 
-ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::string>& assumed, Problems& problems) {
+// A stage that changes shapes must be told how, and only once per axis.
+void check_effects(const StageEntry& entry, Problems& problems) {
+  std::vector<std::string> names;
+  std::map<std::string, std::string> by_axis;
+  bool any = false;
+  for (const Effect& effect : entry.info->effects) {
+    names.push_back(effect.setting);
+    if (!entry.settings.has(effect.setting)) continue;
+    any = true;
+    const auto [other, is_first] = by_axis.emplace(effect.axis, effect.setting);
+    if (is_first) continue;
+    problems.push_back({fmt::format("the stage '{}' ({}) must have one of '{}' and '{}', but has both",
+                                    entry.id, entry.use, other->second, effect.setting),
+                        place_of(entry, effect.setting),
+                        {}});
+  }
+  if (any || names.empty()) return;
+  problems.push_back({fmt::format("the stage '{}' ({}) must have one of {}, but has none", entry.id,
+                                  entry.use, fmt::join(names, ", ")),
+                      entry.place,
+                      {}});
+}
+
+// A stage without effects that takes a plan file does what the file says.
+ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::string>& assumed,
+                 Problems& problems) {
+  if (entry.info->effects.empty() && given(entry, "plan") && !entry.info->quantizes)
+    return ir::read_plan(entry.settings.text("plan"));
   ir::Plan plan(walk.model);
+  check_effects(entry, problems);
   for (const Effect& effect : entry.info->effects) {
     if (!given(entry, effect.setting)) {
-      if (entry.settings.is_auto(effect.setting)) assumed.push_back(fmt::format("'{}' is measured; sizes are those of '{}'", effect.setting, walk.at.id));
+      if (entry.settings.is_auto(effect.setting))
+        assumed.push_back(
+            fmt::format("'{}' is measured; sizes are those of '{}'", effect.setting, walk.at.id));
       continue;
     }
     switch (effect.kind) {
@@ -161,21 +215,27 @@ ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::str
 
 void check_order(const StageEntry& entry, const Walk& walk, Problems& problems) {
   if (walk.quantized_by.empty() || !stage::needs_of(*entry.info, entry.settings).dense) return;
-  problems.push_back({fmt::format("the stage '{}' ({}) must come before quantization, but '{}' has quantized the weights", entry.id, entry.use, walk.quantized_by), entry.place,
-                      fmt::format("move it before '{}'", walk.quantized_by)});
+  problems.push_back(
+      {fmt::format("the stage '{}' ({}) must come before quantization, but '{}' has quantized the weights",
+                   entry.id, entry.use, walk.quantized_by),
+       entry.place, fmt::format("move it before '{}'", walk.quantized_by)});
 }
 
-void check_groups(const StageEntry& entry, const Walk& walk, const std::string& container, std::vector<std::string>& assumed, Problems& problems) {
+void check_groups(const StageEntry& entry, const Walk& walk, const std::string& container,
+                  std::vector<std::string>& assumed, Problems& problems) {
   if (!entry.info->quantizes) return;
   const std::int64_t group = group_of(entry);
   std::vector<std::int64_t> rows = row_lengths(walk.model);
   std::erase_if(rows, [&](std::int64_t row) { return group <= 1 || row % group == 0; });
   if (rows.empty()) return;
   const std::string list = fmt::format("{}", fmt::join(rows, ", "));
-  if (container == "gguf") {                       // ggml's fallback rules take such rows
-    assumed.push_back(fmt::format("rows of {} are no multiple of {} and are stored in a wider type", list, group));
+  if (container == "gguf") {  // ggml's fallback rules take such rows
+    assumed.push_back(
+        fmt::format("rows of {} are no multiple of {} and are stored in a wider type", list, group));
   } else {
-    problems.push_back({fmt::format("the group must divide every row, but {} does not divide {}", group, list), place_of(entry, "group"), "take group: auto"});
+    problems.push_back(
+        {fmt::format("the group must divide every row, but {} does not divide {}", group, list),
+         place_of(entry, "group"), "take group: auto"});
   }
 }
 
@@ -189,17 +249,22 @@ std::map<std::string, std::string> why_not(const ir::Verdict& verdict) {
 
 std::int64_t packed_bytes(const ir::Model& model, const StageEntry& entry) {
   const ir::Cost cost = ir::cost(model);
-  const double bits = given(entry, "bits") ? entry.settings.number("bits") : 4, group = std::max<double>(static_cast<double>(group_of(entry)), 32);
+  const double bits = given(entry, "bits") ? entry.settings.number("bits") : 4,
+               group = std::max<double>(static_cast<double>(group_of(entry)), 32);
   const double body = static_cast<double>(cost.parameters_body);
-  return static_cast<std::int64_t>(body * (bits / 8 + 2 / group) + (static_cast<double>(cost.parameters) - body) * 2);
+  return static_cast<std::int64_t>(body * (bits / 8 + 2 / group) +
+                                   (static_cast<double>(cost.parameters) - body) * 2);
 }
 
 std::int64_t bytes_of(const ir::Model& model, const StageEntry& entry, const std::string& container) {
   const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
   if (container == "gguf") return ir::gguf_bytes(model, {{"*", typed ? entry.settings.text("type") : "f16"}});
   if (container == "packed") return packed_bytes(model, entry);
-  std::string dtype = typed ? entry.settings.text("type") : given(entry, "dtype") ? entry.settings.text("dtype") : "F32";
-  std::transform(dtype.begin(), dtype.end(), dtype.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  std::string dtype = typed                   ? entry.settings.text("type")
+                      : given(entry, "dtype") ? entry.settings.text("dtype")
+                                              : "F32";
+  std::transform(dtype.begin(), dtype.end(), dtype.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
   return ir::hf_bytes(model, dtype_from(dtype).value_or(DType::F32));
 }
 
@@ -211,7 +276,8 @@ Json sizes_json(const ir::Model& model) {
   const auto per_block = [&](const char* name, const auto& of) {
     Json values = Json::array();
     for (const ir::BlockSizes& b : sizes.blocks) values.push_back(of(b));
-    const bool same = !values.empty() && std::all_of(values.begin(), values.end(), [&](const Json& v) { return v == values[0]; });
+    const bool same = !values.empty() && std::all_of(values.begin(), values.end(),
+                                                     [&](const Json& v) { return v == values[0]; });
     out[name] = same ? Json(values[0]) : values;
   };
   per_block("ffn", [](const ir::BlockSizes& b) { return b.ffn; });
@@ -241,7 +307,8 @@ Walk start_walk(const ir::Model& input) {
   return walk;
 }
 
-Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed, Problems& problems) {
+Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed,
+                    Problems& problems) {
   resolve_autos(recipe, i, walk.model);
   const StageEntry& entry = recipe.stages[i];
   check_order(entry, walk, problems);
@@ -256,13 +323,17 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
   if (problems.size() == before) {
     const ir::Verdict verdict = ir::check(plan, walk.model);
     for (const ir::Violation& v : verdict.violations) {
-      problems.push_back({fmt::format("{}, in stage '{}'", v.message, entry.id), entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
+      problems.push_back({fmt::format("{}, in stage '{}'", v.message, entry.id), entry.place,
+                          v.nearest.empty() ? "" : "nearest: " + v.nearest});
     }
     if (verdict.ok()) {
       out.cannot = why_not(verdict);
       const auto refused = verdict.cannot.find(holder);
-      for (const ir::Violation& v : refused == verdict.cannot.end() ? std::vector<ir::Violation>{} : refused->second) {
-        problems.push_back({fmt::format("the result of stage '{}' must fit {}, but does not: {}", entry.id, holder, v.message), entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
+      for (const ir::Violation& v :
+           refused == verdict.cannot.end() ? std::vector<ir::Violation>{} : refused->second) {
+        problems.push_back({fmt::format("the result of stage '{}' must fit {}, but does not: {}", entry.id,
+                                        holder, v.message),
+                            entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
       }
       walk.model = ir::apply(plan, walk.model);
     }
@@ -275,19 +346,24 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
   return out;
 }
 
-// Memory: the engine streams weights but holds one model in fp32 while it computes, training holds gradients and two moments as well.
-// Time: FLOPs over a rate that a core of today reaches; measured kinds of work differ by more than this formula knows.
-void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads, StageForecast& out) {
+// Memory: the engine streams weights but holds one model in fp32 while it computes, training holds gradients
+// and two moments as well. Time: FLOPs over a rate that a core of today reaches; measured kinds of work
+// differ by more than this formula knows.
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads,
+             StageForecast& out) {
   constexpr double kFlopsPerCore = 60e9;
   const ir::Cost cost = ir::cost(before.model);
-  const double parameters = static_cast<double>(cost.parameters), hidden = static_cast<double>(before.model.sizes().hidden);
-  const double activations = 4 * 512 * hidden * 40;                         // a few windows of 512 through one block
+  const double parameters = static_cast<double>(cost.parameters),
+               hidden = static_cast<double>(before.model.sizes().hidden);
+  const double activations = 4 * 512 * hidden * 40;  // a few windows of 512 through one block
   const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
   double bytes = 4 * parameters + activations, flops = 0;
   if (needs.calib) {
     const Json* calib = recipe.data.contains("calib") ? recipe.data.at("calib").spec.get() : nullptr;
-    flops += 2 * cost.flops_per_token * (calib ? calib->value("samples", 128.0) * calib->value("seq", 512.0) : 0);
-    bytes += 8 * static_cast<double>(size_of(before.model, "ffn")) * static_cast<double>(size_of(before.model, "ffn"));
+    flops +=
+        2 * cost.flops_per_token * (calib ? calib->value("samples", 128.0) * calib->value("seq", 512.0) : 0);
+    bytes += 8 * static_cast<double>(size_of(before.model, "ffn")) *
+             static_cast<double>(size_of(before.model, "ffn"));
   }
   if (entry.info->trains) {
     const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
@@ -295,7 +371,7 @@ void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, 
     flops += passes * cost.flops_per_token * tokens;
     bytes += 12 * parameters + (needs.teacher ? 4 * parameters : 0);
   }
-  if (!needs.engine) bytes = activations;                                   // streams
+  if (!needs.engine) bytes = activations;  // streams
   out.peak_bytes = static_cast<std::uint64_t>(bytes);
   out.seconds = flops / (kFlopsPerCore * std::max(threads, 1));
 }

@@ -12,17 +12,20 @@ namespace slmc::recipe {
 // The model as it is after some stages: shapes are right, weights are whatever the input has.
 struct Walk {
   ir::Model model;
-  Artefact at;                                 // what the next stage reads
-  std::string quantized_by;                    // id of the stage that quantized, "" = none yet
+  Artefact at;               // what the next stage reads
+  std::string quantized_by;  // id of the stage that quantized, "" = none yet
 };
 
 Walk start_walk(const ir::Model& input);
-// Applies stage `i` to the walk and returns its artefact. Fills settings that are `auto` and follow from shapes. Problems are those of settings
-// and containers; after one, the walk goes on with the shape unchanged.
-Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed, Problems& problems);
+// Applies stage `i` to the walk and returns its artefact. Fills settings that are `auto` and follow from
+// shapes. Problems are those of settings and containers; after one, the walk goes on with the shape
+// unchanged.
+Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed,
+                    Problems& problems);
 
 Json sizes_json(const ir::Model& model);
 // Rough time and memory of a stage.
-void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads, StageForecast& out);
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads,
+             StageForecast& out);
 
 }  // namespace slmc::recipe

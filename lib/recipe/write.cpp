@@ -18,15 +18,25 @@ namespace {
 
 // Plain where every YAML reader takes it for the same text; JSON's quotes elsewhere, which YAML reads too.
 std::string scalar(const std::string& text) {
-  const auto plain = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '/' || c == '$' || c == '-'; };
-  const bool word = !text.empty() && (std::isalpha(static_cast<unsigned char>(text[0])) || text[0] == '/' || text[0] == '$' || text[0] == '.') &&
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.' || c == '/' || c == '$' ||
+           c == '-';
+  };
+  const bool word = !text.empty() &&
+                    (std::isalpha(static_cast<unsigned char>(text[0])) || text[0] == '/' || text[0] == '$' ||
+                     text[0] == '.') &&
                     std::all_of(text.begin(), text.end(), plain);
-  static const std::vector<std::string> taken = {"null", "Null", "NULL", "true", "false", "yes", "no", "on", "off", "y", "n"};
+  static const std::vector<std::string> taken = {"null", "Null", "NULL", "true", "false", "yes",
+                                                 "no",   "on",   "off",  "y",    "n"};
   std::string lower = text;
-  std::transform(lower.begin(), lower.end(), lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (word && text != "." && std::find(taken.begin(), taken.end(), lower) == taken.end() && !parse_number(text)) return text;
+  std::transform(lower.begin(), lower.end(), lower.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (word && text != "." && std::find(taken.begin(), taken.end(), lower) == taken.end() &&
+      !parse_number(text))
+    return text;
   std::string quoted = dump_compact(Json(text));
-  for (std::size_t at = 0; (at = quoted.find('\x7f', at)) != std::string::npos;) quoted.replace(at, 1, "\\x7F");
+  for (std::size_t at = 0; (at = quoted.find('\x7f', at)) != std::string::npos;)
+    quoted.replace(at, 1, "\\x7F");
   return quoted;
 }
 
@@ -34,7 +44,9 @@ std::string flow(const Json& json) {
   if (json.is_string()) return scalar(json.get<std::string>());
   if (json.is_number_float()) {
     const double value = json.get<double>();
-    return value == std::floor(value) && std::abs(value) < 1e15 ? std::to_string(static_cast<std::int64_t>(value)) : format_number(value);
+    return value == std::floor(value) && std::abs(value) < 1e15
+               ? std::to_string(static_cast<std::int64_t>(value))
+               : format_number(value);
   }
   if (!json.is_structured()) return dump_compact(json);
   std::string out;
@@ -53,9 +65,11 @@ std::string short_path(const std::string& path, const fs::path& folder) {
 }
 
 // One domain or plain section without what is the default anyway.
-Json domain_json(const Json& spec, const fs::path& folder, const DataSection& section, const std::string& domain) {
+Json domain_json(const Json& spec, const fs::path& folder, const DataSection& section,
+                 const std::string& domain) {
   Json out = Json::object();
-  for (const Json& file : spec.value("files", Json::array())) out["files"].push_back(short_path(file.get<std::string>(), folder));
+  for (const Json& file : spec.value("files", Json::array()))
+    out["files"].push_back(short_path(file.get<std::string>(), folder));
   if (spec.value("weight", 1.0) != 1.0) out["weight"] = spec["weight"];
   if (spec.value("field", "text") != "text") out["field"] = spec["field"];
   if (spec.value("skip_last", 0) != 0) out["skip_last"] = spec["skip_last"];
@@ -64,14 +78,17 @@ Json domain_json(const Json& spec, const fs::path& folder, const DataSection& se
   return out;
 }
 
-Json data_json(const DataSection& section, const std::string& name, const fs::path& folder, std::uint64_t seed) {
+Json data_json(const DataSection& section, const std::string& name, const fs::path& folder,
+               std::uint64_t seed) {
   const Json& spec = *section.spec;
   Json out = domain_json(spec, folder, section, "");
   if (spec.contains("mix")) {
     out["mix"] = Json::object();
-    for (const auto& [domain, value] : spec["mix"].items()) out["mix"][domain] = domain_json(value, folder, section, domain);
+    for (const auto& [domain, value] : spec["mix"].items())
+      out["mix"][domain] = domain_json(value, folder, section, domain);
   }
-  if (spec.contains("samples") && !(name == "calib" && spec["samples"] == 128)) out["samples"] = spec["samples"];
+  if (spec.contains("samples") && !(name == "calib" && spec["samples"] == 128))
+    out["samples"] = spec["samples"];
   if (spec.contains("seq")) out["seq"] = spec["seq"];
   if (spec.contains("seed") && spec["seed"].get<std::uint64_t>() != seed) out["seed"] = spec["seed"];
   return out;
@@ -82,7 +99,7 @@ bool worth_writing(const Setting& setting, const stage::Settings& settings) {
   const stage::Value& value = settings.all().at(setting.name);
   if (value.from == stage::Value::From::Default || value.is_auto) return false;
   if (!setting.fallback) return true;
-  stage::Settings standard, held;                      // the written value may be the default, spelled out
+  stage::Settings standard, held;  // the written value may be the default, spelled out
   standard.set(setting.name, stage::parse_value(setting, *setting.fallback));
   held.set(setting.name, value);
   return to_json(standard) != to_json(held);
@@ -93,7 +110,8 @@ Json with_json(const StageEntry& entry, const Recipe& recipe, const fs::path& fo
   for (const Setting& setting : entry.info->settings) {
     if (!worth_writing(setting, entry.settings)) continue;
     Json value = all[setting.name];
-    if ((setting.type == Type::Path || setting.type == Type::Model) && value.is_string()) value = short_path(value.get<std::string>(), folder);
+    if ((setting.type == Type::Path || setting.type == Type::Model) && value.is_string())
+      value = short_path(value.get<std::string>(), folder);
     const auto data = entry.data.find(setting.name);
     if (data != entry.data.end()) value = data_json(data->second, setting.name, folder, recipe.seed);
     out[setting.name] = std::move(value);
@@ -104,7 +122,8 @@ Json with_json(const StageEntry& entry, const Recipe& recipe, const fs::path& fo
 Json task_json(const EvalTask& task, const fs::path& folder) {
   Json out = {{task.kind, short_path(task.file.string(), folder)}};
   const auto add = [&](const char* key, std::int64_t standard) {
-    if (task.settings.has(key) && task.settings.integer(key) != standard) out[key] = task.settings.integer(key);
+    if (task.settings.has(key) && task.settings.integer(key) != standard)
+      out[key] = task.settings.integer(key);
   };
   if (task.kind == "ppl") {
     add("window", 512);
@@ -119,7 +138,9 @@ Json task_json(const EvalTask& task, const fs::path& folder) {
 std::string eval_text(const EvalSection& eval, const fs::path& folder) {
   std::string out = "eval:\n";
   if (!eval.every_stage) out += "  every_stage: false\n";
-  if (eval.reference != "$model") out += fmt::format("  reference: {}\n", eval.reference.empty() ? "none" : scalar(short_path(eval.reference, folder)));
+  if (eval.reference != "$model")
+    out += fmt::format("  reference: {}\n",
+                       eval.reference.empty() ? "none" : scalar(short_path(eval.reference, folder)));
   out += "  tasks:\n";
   for (const EvalTask& task : eval.tasks) out += fmt::format("    - {}\n", flow(task_json(task, folder)));
   return out;
@@ -137,9 +158,11 @@ Json gates_json(const std::vector<Gate>& gates) {
 }  // namespace
 
 std::string to_yaml(const Recipe& recipe, const fs::path& folder) {
-  std::string out = fmt::format("slmc: {}\nname: {}\nmodel: {}\n", kRecipeVersion, scalar(recipe.name), scalar(short_path(recipe.model, folder)));
+  std::string out = fmt::format("slmc: {}\nname: {}\nmodel: {}\n", kRecipeVersion, scalar(recipe.name),
+                                scalar(short_path(recipe.model, folder)));
   if (!recipe.data.empty()) out += "data:\n";
-  for (const auto& [name, section] : recipe.data) out += fmt::format("  {}: {}\n", scalar(name), flow(data_json(section, name, folder, recipe.seed)));
+  for (const auto& [name, section] : recipe.data)
+    out += fmt::format("  {}: {}\n", scalar(name), flow(data_json(section, name, folder, recipe.seed)));
   out += "stages:\n";
   for (const StageEntry& entry : recipe.stages) {
     Json line = {{"id", entry.id}, {"use", entry.use}};
@@ -149,7 +172,8 @@ std::string to_yaml(const Recipe& recipe, const fs::path& folder) {
   }
   if (recipe.eval) out += eval_text(*recipe.eval, folder);
   if (!recipe.gates.empty()) out += fmt::format("gates: {}\n", flow(gates_json(recipe.gates)));
-  if (!recipe.report.empty()) out += fmt::format("report: {}\n", scalar(short_path(recipe.report.string(), folder)));
+  if (!recipe.report.empty())
+    out += fmt::format("report: {}\n", scalar(short_path(recipe.report.string(), folder)));
   if (recipe.seed != 0) out += fmt::format("seed: {}\n", recipe.seed);
   if (!recipe.device.empty()) out += fmt::format("device: {}\n", scalar(recipe.device));
   return out;

@@ -38,7 +38,8 @@ std::string cell(std::string_view tag, const std::string& text, bool number, std
 
 std::string html_table(const Table& table) {
   std::string out = "<div class=\"scroll\"><table>\n<thead><tr>";
-  for (std::size_t i = 0; i < table.titles.size(); ++i) out += cell("th", table.titles[i], table.right[i], " scope=\"col\"");
+  for (std::size_t i = 0; i < table.titles.size(); ++i)
+    out += cell("th", table.titles[i], table.right[i], " scope=\"col\"");
   out += "</tr></thead>\n<tbody>\n";
   for (const auto& row : table.rows) {
     out += "<tr>";
@@ -49,8 +50,9 @@ std::string html_table(const Table& table) {
 }
 
 std::string tile(const std::string& name, const std::string& value, const std::string& note) {
-  return fmt::format("<div class=\"tile\"><span class=\"soft\">{}</span><b>{}</b><span class=\"soft\">{}</span></div>\n", escape_xml(name),
-                     escape_xml(value), escape_xml(note));
+  return fmt::format(
+      "<div class=\"tile\"><span class=\"soft\">{}</span><b>{}</b><span class=\"soft\">{}</span></div>\n",
+      escape_xml(name), escape_xml(value), escape_xml(note));
 }
 
 std::optional<double> metric_of(const ReportRow& row, const std::string& name) {
@@ -58,7 +60,9 @@ std::optional<double> metric_of(const ReportRow& row, const std::string& name) {
   return it == row.metrics.end() || !std::isfinite(it->second) ? std::nullopt : std::optional(it->second);
 }
 
-std::string times(double value, double of) { return of > 0 ? fmt::format("{:.2f} × the original", value / of) : ""; }
+std::string times(double value, double of) {
+  return of > 0 ? fmt::format("{:.2f} × the original", value / of) : "";
+}
 
 // What became of the model, in four numbers.
 std::string summary(const Report& report) {
@@ -67,20 +71,28 @@ std::string summary(const Report& report) {
   const ReportRow& last = report.rows.back();
   std::string out = "<div class=\"tiles\">\n";
   out += tile("size", metric_text("file_bytes", last.file_bytes), times(last.file_bytes, first.file_bytes));
-  out += tile("parameters", metric_text("parameters", last.parameters), times(last.parameters, first.parameters));
+  out += tile("parameters", metric_text("parameters", last.parameters),
+              times(last.parameters, first.parameters));
   const auto before = metric_of(first, report.quality_metric), after = metric_of(last, report.quality_metric);
-  if (after) out += tile(metric_title(report.quality_metric), metric_text(report.quality_metric, *after), before ? times(*after, *before) : "");
-  if (const auto kl = metric_of(last, "kl")) out += tile(metric_title("kl"), metric_text("kl", *kl), "from the reference, per token");
+  if (after)
+    out += tile(metric_title(report.quality_metric), metric_text(report.quality_metric, *after),
+                before ? times(*after, *before) : "");
+  if (const auto kl = metric_of(last, "kl"))
+    out += tile(metric_title("kl"), metric_text("kl", *kl), "from the reference, per token");
   return out + "</div>\n";
 }
 
 std::string gates(const Report& report) {
   if (report.gates.empty()) return {};
-  std::string out = "<h2>Gates</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">metric</th><th scope=\"col\">must be</th>"
-                    "<th scope=\"col\" class=\"n\">is</th><th scope=\"col\">result</th></tr></thead>\n<tbody>\n";
+  std::string out =
+      "<h2>Gates</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">metric</th><th "
+      "scope=\"col\">must be</th>"
+      "<th scope=\"col\" class=\"n\">is</th><th scope=\"col\">result</th></tr></thead>\n<tbody>\n";
   for (const ReportGate& gate : report.gates) {
-    out += fmt::format("<tr>{}{}{}<td class=\"{}\">{}</td></tr>\n", cell("td", metric_title(gate.metric), false), cell("td", gate.limit, false),
-                       cell("td", gate.value, true), gate.met ? "good" : "bad", gate.met ? "✓ met" : "✗ not met");
+    out +=
+        fmt::format("<tr>{}{}{}<td class=\"{}\">{}</td></tr>\n", cell("td", metric_title(gate.metric), false),
+                    cell("td", gate.limit, false), cell("td", gate.value, true), gate.met ? "good" : "bad",
+                    gate.met ? "✓ met" : "✗ not met");
   }
   return out + "</tbody></table></div>\n";
 }
@@ -94,11 +106,14 @@ std::string quality_picture(const Report& report) {
   chart.height = 380;
   Series series;
   for (const ReportRow& row : report.rows) {
-    if (const auto quality = metric_of(row, report.quality_metric)) series.points.push_back({row.file_bytes / 1e6, *quality, row.id});
+    if (const auto quality = metric_of(row, report.quality_metric))
+      series.points.push_back({row.file_bytes / 1e6, *quality, row.id});
   }
   if (series.points.size() < 2) return {};
-  const auto [low, high] = std::minmax_element(series.points.begin(), series.points.end(), [](const Point& a, const Point& b) { return a.y < b.y; });
-  if (low->y > 0 && high->y / low->y > 20) chart.y.scale = Scale::Log;       // a ruined stage must not flatten the others
+  const auto [low, high] = std::minmax_element(series.points.begin(), series.points.end(),
+                                               [](const Point& a, const Point& b) { return a.y < b.y; });
+  if (low->y > 0 && high->y / low->y > 20)
+    chart.y.scale = Scale::Log;  // a ruined stage must not flatten the others
   for (const ReportGate& gate : report.gates) {
     const bool size = gate.metric == "file_bytes";
     if (!size && gate.metric != report.quality_metric) continue;
@@ -115,31 +130,41 @@ std::string time_picture(const Report& report) {
   chart.title = "Time per stage";
   chart.width = 640;
   for (const ReportRow& row : report.rows) {
-    if (row.seconds && !row.use.empty()) chart.bars.push_back({row.id, *row.seconds, format_seconds(*row.seconds)});
+    if (row.seconds && !row.use.empty())
+      chart.bars.push_back({row.id, *row.seconds, format_seconds(*row.seconds)});
   }
   return chart.bars.size() < 2 ? "" : svg(chart);
 }
 
-std::string value_text(const Json& value) { return value.is_string() ? value.get<std::string>() : dump_compact(value); }
+std::string value_text(const Json& value) {
+  return value.is_string() ? value.get<std::string>() : dump_compact(value);
+}
 
 std::string pairs(const Json& object) {
   std::string out = "<div class=\"scroll\"><table><tbody>\n";
   for (const auto& [key, value] : object.items()) {
-    out += fmt::format("<tr>{}<td>{}</td></tr>\n", cell("th", key, false, " scope=\"row\""), escape_xml(value_text(value)));
+    out += fmt::format("<tr>{}<td>{}</td></tr>\n", cell("th", key, false, " scope=\"row\""),
+                       escape_xml(value_text(value)));
   }
   return out + "</tbody></table></div>\n";
 }
 
 std::string lineage(const Report& report) {
   if (report.lineage == nullptr || !report.lineage->is_array() || report.lineage->empty()) return {};
-  std::string out = "<h2>Lineage</h2>\n<p class=\"soft\">How the last model was made, oldest step first. <code>slmc log --recipe</code> gives a recipe that makes it again.</p>\n";
+  std::string out =
+      "<h2>Lineage</h2>\n<p class=\"soft\">How the last model was made, oldest step first. <code>slmc log "
+      "--recipe</code> gives a recipe that makes it again.</p>\n";
   for (const Json& entry : *report.lineage) {
     if (!entry.is_object()) continue;
-    const auto text = [&](const char* key) { return entry.contains(key) ? value_text(entry[key]) : std::string(); };
-    out += fmt::format("<details><summary><b>{}</b> <span class=\"soft\">{} {}</span></summary>\n", escape_xml(text("id")), escape_xml(text("stage")),
-                       escape_xml(text("key").substr(0, 8)));
+    const auto text = [&](const char* key) {
+      return entry.contains(key) ? value_text(entry[key]) : std::string();
+    };
+    out +=
+        fmt::format("<details><summary><b>{}</b> <span class=\"soft\">{} {}</span></summary>\n",
+                    escape_xml(text("id")), escape_xml(text("stage")), escape_xml(text("key").substr(0, 8)));
     for (const char* key : {"settings", "resolved", "versions", "measured"}) {
-      if (entry.contains(key) && entry[key].is_object() && !entry[key].empty()) out += fmt::format("<p>{}</p>\n{}", key, pairs(entry[key]));
+      if (entry.contains(key) && entry[key].is_object() && !entry[key].empty())
+        out += fmt::format("<p>{}</p>\n{}", key, pairs(entry[key]));
     }
     out += "</details>\n";
   }
@@ -156,19 +181,26 @@ std::string environment(const Report& report) {
 }  // namespace
 
 std::string html(const Report& report) {
-  std::string out = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n";
-  out += fmt::format("<title>{}: slmc report</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n", escape_xml(report.name), kPageStyle, escape_xml(report.name));
+  std::string out =
+      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+      "content=\"width=device-width,initial-scale=1\">\n";
+  out += fmt::format("<title>{}: slmc report</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n",
+                     escape_xml(report.name), kPageStyle, escape_xml(report.name));
   std::string line = report.finished;
   if (report.seconds > 0) line += (line.empty() ? "" : " · ") + format_seconds(report.seconds);
   if (!line.empty()) out += fmt::format("<p class=\"soft\">{}</p>\n", escape_xml(line));
   out += summary(report) + gates(report);
-  for (const std::string& warning : report.warnings) out += fmt::format("<p class=\"warn\">{}</p>\n", escape_xml(warning));
-  if (const std::string picture = quality_picture(report); !picture.empty()) out += "<h2>Quality against size</h2>\n<div class=\"pic\">" + picture + "</div>\n";
+  for (const std::string& warning : report.warnings)
+    out += fmt::format("<p class=\"warn\">{}</p>\n", escape_xml(warning));
+  if (const std::string picture = quality_picture(report); !picture.empty())
+    out += "<h2>Quality against size</h2>\n<div class=\"pic\">" + picture + "</div>\n";
   out += "<h2>Stages</h2>\n" + html_table(run_table(report));
-  if (const std::string picture = time_picture(report); !picture.empty()) out += "<div class=\"pic\">" + picture + "</div>\n";
+  if (const std::string picture = time_picture(report); !picture.empty())
+    out += "<div class=\"pic\">" + picture + "</div>\n";
   for (const HeatStrip& strip : report.strips) out += "<div class=\"pic\">" + svg(strip) + "</div>\n";
   out += lineage(report) + environment(report);
-  if (!report.recipe.empty()) out += fmt::format("<h2>Recipe</h2>\n<pre>{}</pre>\n", escape_xml(report.recipe));
+  if (!report.recipe.empty())
+    out += fmt::format("<h2>Recipe</h2>\n<pre>{}</pre>\n", escape_xml(report.recipe));
   return out + "</body></html>\n";
 }
 

@@ -40,14 +40,16 @@ constexpr std::array kWords = {
 };
 
 const std::vector<std::string>& usual() {
-  static const std::vector<std::string> names = {"ppl", "ppl_ratio", "kl", "top1_agreement", "acc", "acc_norm", "pairs"};
+  static const std::vector<std::string> names = {"ppl", "ppl_ratio", "kl",   "top1_agreement",
+                                                 "acc", "acc_norm",  "pairs"};
   return names;
 }
 
 std::string base_of(const std::string& metric) { return metric.substr(0, metric.find(':')); }
 
 const MetricWords* words_of(const std::string& base) {
-  const auto it = std::find_if(kWords.begin(), kWords.end(), [&](const MetricWords& w) { return w.name == base; });
+  const auto it =
+      std::find_if(kWords.begin(), kWords.end(), [&](const MetricWords& w) { return w.name == base; });
   return it == kWords.end() ? nullptr : &*it;
 }
 
@@ -81,7 +83,8 @@ std::string metric_text(const std::string& metric, double value) {
   const auto whole = [&] { return static_cast<std::uint64_t>(std::llround(std::clamp(value, 0.0, 9e18))); };
   switch (words ? words->form : Form::Ratio) {
     case Form::Number: return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value);
-    case Form::Ratio: return std::abs(value) < 1000 ? fmt::format("{:.3f}", value) : fmt::format("{:.0f}", value);
+    case Form::Ratio:
+      return std::abs(value) < 1000 ? fmt::format("{:.3f}", value) : fmt::format("{:.0f}", value);
     case Form::Percent: return fmt::format("{:.1f} %", value * 100);
     case Form::Bytes: return format_bytes(whole());
     case Form::Count: return format_count(whole());
@@ -98,13 +101,16 @@ Table run_table(const Report& report) {
     for (std::string& column : columns_of(base, report.rows)) metrics.push_back(std::move(column));
   }
   for (const std::string& metric : metrics) table.titles.push_back(metric_title(metric));
-  const bool timed = std::any_of(report.rows.begin(), report.rows.end(), [](const ReportRow& r) { return r.seconds.has_value(); });
-  const bool weighed = std::any_of(report.rows.begin(), report.rows.end(), [](const ReportRow& r) { return r.peak_bytes.has_value(); });
+  const bool timed = std::any_of(report.rows.begin(), report.rows.end(),
+                                 [](const ReportRow& r) { return r.seconds.has_value(); });
+  const bool weighed = std::any_of(report.rows.begin(), report.rows.end(),
+                                   [](const ReportRow& r) { return r.peak_bytes.has_value(); });
   if (timed) table.titles.push_back("time");
   if (weighed) table.titles.push_back("peak memory");
   for (const ReportRow& row : report.rows) {
-    std::vector<std::string> cells = {row.id, row.use.empty() ? "input" : row.use + (row.reused ? " (reused)" : ""), metric_text("parameters", row.parameters),
-                                      metric_text("file_bytes", row.file_bytes)};
+    std::vector<std::string> cells = {
+        row.id, row.use.empty() ? "input" : row.use + (row.reused ? " (reused)" : ""),
+        metric_text("parameters", row.parameters), metric_text("file_bytes", row.file_bytes)};
     for (const std::string& metric : metrics) {
       const auto it = row.metrics.find(metric);
       cells.push_back(it == row.metrics.end() ? "–" : metric_text(metric, it->second));

@@ -13,16 +13,22 @@
 namespace slmc::report {
 namespace {
 
-constexpr double kFont = 12, kCharacter = 6.6;        // px; the mean width of a character is good enough to place labels
+constexpr double kFont = 12,
+                 kCharacter = 6.6;  // px; the mean width of a character is good enough to place labels
 constexpr int kColours = 5;
 
 // Colours are chosen to be told apart by colour-blind readers and in both schemes.
 constexpr std::string_view kStyle =
-    "<style>.slmc{--ink:#1c2128;--soft:#57606a;--grid:#d8dee4;--s0:#0b62c4;--s1:#c2410c;--s2:#15803d;--s3:#7e22ce;--s4:#854d0e;--bad:#b91c1c}"
-    "@media (prefers-color-scheme:dark){.slmc{--ink:#e6edf3;--soft:#9aa4af;--grid:#30363d;--s0:#6cb0ff;--s1:#ff9d5c;--s2:#5fd38d;"
+    "<style>.slmc{--ink:#1c2128;--soft:#57606a;--grid:#d8dee4;--s0:#0b62c4;--s1:#c2410c;--s2:#15803d;--s3:#"
+    "7e22ce;--s4:#854d0e;--bad:#b91c1c}"
+    "@media "
+    "(prefers-color-scheme:dark){.slmc{--ink:#e6edf3;--soft:#9aa4af;--grid:#30363d;--s0:#6cb0ff;--s1:#ff9d5c;"
+    "--s2:#5fd38d;"
     "--s3:#c99bff;--s4:#e3b341;--bad:#ff8080}}"
-    ".slmc text{font:12px system-ui,sans-serif;fill:var(--ink)}.slmc .soft{fill:var(--soft)}.slmc .title{font-weight:600;font-size:13px}"
-    ".slmc .grid{stroke:var(--grid)}.slmc .limit{stroke:var(--bad);stroke-dasharray:5 4}.slmc .limittext{fill:var(--bad)}</style>";
+    ".slmc text{font:12px system-ui,sans-serif;fill:var(--ink)}.slmc .soft{fill:var(--soft)}.slmc "
+    ".title{font-weight:600;font-size:13px}"
+    ".slmc .grid{stroke:var(--grid)}.slmc .limit{stroke:var(--bad);stroke-dasharray:5 4}.slmc "
+    ".limittext{fill:var(--bad)}</style>";
 
 // Coordinates with at most two digits behind the point, so that the last bits of a sum never show.
 std::string px(double v) {
@@ -32,19 +38,24 @@ std::string px(double v) {
   return out == "-0" ? "0" : out;
 }
 
-std::string text(double x, double y, std::string_view content, std::string_view anchor = "start", std::string_view cls = "") {
-  return fmt::format("<text x=\"{}\" y=\"{}\"{}{}>{}</text>\n", px(x), px(y), anchor == "start" ? "" : fmt::format(" text-anchor=\"{}\"", anchor),
+std::string text(double x, double y, std::string_view content, std::string_view anchor = "start",
+                 std::string_view cls = "") {
+  return fmt::format("<text x=\"{}\" y=\"{}\"{}{}>{}</text>\n", px(x), px(y),
+                     anchor == "start" ? "" : fmt::format(" text-anchor=\"{}\"", anchor),
                      cls.empty() ? "" : fmt::format(" class=\"{}\"", cls), escape_xml(content));
 }
 
 std::string line(double x1, double y1, double x2, double y2, std::string_view cls) {
-  return fmt::format("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" class=\"{}\"/>\n", px(x1), px(y1), px(x2), px(y2), cls);
+  return fmt::format("<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\" class=\"{}\"/>\n", px(x1), px(y1), px(x2),
+                     px(y2), cls);
 }
 
 std::string open_svg(int width, int height, const std::string& title) {
-  return fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"slmc\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\" "
-                     "aria-label=\"{}\" style=\"max-width:100%;height:auto\">\n<title>{}</title>\n{}\n",
-                     width, height, width, height, escape_xml(title), escape_xml(title), kStyle);
+  return fmt::format(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"slmc\" viewBox=\"0 0 {} {}\" width=\"{}\" "
+      "height=\"{}\" role=\"img\" "
+      "aria-label=\"{}\" style=\"max-width:100%;height:auto\">\n<title>{}</title>\n{}\n",
+      width, height, width, height, escape_xml(title), escape_xml(title), kStyle);
 }
 
 std::string colour(std::size_t series) { return fmt::format("var(--s{})", series % kColours); }
@@ -60,7 +71,8 @@ std::string tick_text(double v) {
 // Maps data to pixels along one axis. Ends are widened a little so that marks don't sit on the frame.
 class Mapping {
  public:
-  Mapping(const Axis& axis, std::vector<double> values, double from, double to) : scale_(axis.scale), from_(from), to_(to) {
+  Mapping(const Axis& axis, std::vector<double> values, double from, double to)
+      : scale_(axis.scale), from_(from), to_(to) {
     std::erase_if(values, [&](double v) { return !usable(v); });
     double least = values.empty() ? 1 : *std::min_element(values.begin(), values.end());
     double most = values.empty() ? 2 : *std::max_element(values.begin(), values.end());
@@ -76,7 +88,8 @@ class Mapping {
   bool usable(double v) const { return std::isfinite(v) && (scale_ == Scale::Linear || v > 0); }
   double operator()(double v) const { return from_ + (place(v) - least_) / (most_ - least_) * (to_ - from_); }
   std::vector<double> ticks(int about) const {
-    return report::ticks(scale_ == Scale::Log ? std::pow(10.0, least_) : least_, scale_ == Scale::Log ? std::pow(10.0, most_) : most_, scale_, about);
+    return report::ticks(scale_ == Scale::Log ? std::pow(10.0, least_) : least_,
+                         scale_ == Scale::Log ? std::pow(10.0, most_) : most_, scale_, about);
   }
 
  private:
@@ -90,19 +103,21 @@ struct Box {
   bool meets(const Box& o) const { return x < o.x + o.w && o.x < x + w && y < o.y + o.h && o.y < y + h; }
 };
 
-// Puts labels beside marks where they hide no mark, label or line: eight places are tried in order, then again further off, at last
-// over lines.
+// Puts labels beside marks where they hide no mark, label or line: eight places are tried in order, then
+// again further off, at last over lines.
 class Labels {
  public:
   Labels(double width, double height) : width_(width), height_(height) {}
   void block_mark(double x, double y) { taken_.push_back({x - 5, y - 5, 10, 10}); }
   void block_line(double x1, double y1, double x2, double y2) {
     const double length = std::hypot(x2 - x1, y2 - y1);
-    for (double at = 0; at < length; at += 5) lines_.push_back({x1 + (x2 - x1) * at / length, y1 + (y2 - y1) * at / length, 1, 1});
+    for (double at = 0; at < length; at += 5)
+      lines_.push_back({x1 + (x2 - x1) * at / length, y1 + (y2 - y1) * at / length, 1, 1});
   }
   std::string put(double x, double y, const std::string& label) {
     const double w = display_width(label) * kCharacter, h = kFont + 2;
-    const std::array<std::array<double, 2>, 8> places = {{{9, 4}, {-w / 2, -10}, {-w / 2, 20}, {-w - 9, 4}, {7, -8}, {7, 18}, {-w - 7, -8}, {-w - 7, 18}}};
+    const std::array<std::array<double, 2>, 8> places = {
+        {{9, 4}, {-w / 2, -10}, {-w / 2, 20}, {-w - 9, 4}, {7, -8}, {7, 18}, {-w - 7, -8}, {-w - 7, 18}}};
     Box best{std::clamp(x + 9, 2.0, std::max(2.0, width_ - w - 2)), y + 4 - h + 3, w, h};
     for (int round = 0; round < 8; ++round) {
       const double further = (round % 4) * (h + 2);
@@ -124,7 +139,8 @@ class Labels {
   bool free(const Box& box, bool mind_lines) const {
     const auto meets = [&](const Box& o) { return o.meets(box); };
     return box.x >= 2 && box.x + box.w <= width_ - 2 && box.y >= 2 && box.y + box.h <= height_ - 2 &&
-           std::none_of(taken_.begin(), taken_.end(), meets) && !(mind_lines && std::any_of(lines_.begin(), lines_.end(), meets));
+           std::none_of(taken_.begin(), taken_.end(), meets) &&
+           !(mind_lines && std::any_of(lines_.begin(), lines_.end(), meets));
   }
   double width_, height_;
   std::vector<Box> taken_, lines_;
@@ -146,8 +162,9 @@ std::string axes(const LineChart& chart, const Frame& f, const Mapping& mx, cons
     out += text(f.left - 6, my(t) + 4, tick_text(t), "end", "soft");
   }
   out += text((f.left + w - f.right) / 2, h - 10, chart.x.title, "middle", "soft");
-  out += fmt::format("<text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\" class=\"soft\">{}</text>\n",
-                     px((f.top + h - f.bottom) / 2), escape_xml(chart.y.title));
+  out += fmt::format(
+      "<text transform=\"translate(14 {}) rotate(-90)\" text-anchor=\"middle\" class=\"soft\">{}</text>\n",
+      px((f.top + h - f.bottom) / 2), escape_xml(chart.y.title));
   out += text(f.left, 18, chart.title, "start", "title");
   return out;
 }
@@ -172,12 +189,14 @@ std::string legend(const LineChart& chart, const Frame& f) {
   double x = chart.width - f.right;
   for (std::size_t i = chart.series.size(); i-- > 0;) {
     x -= display_width(chart.series[i].name) * kCharacter + 22;
-    out += fmt::format("<circle cx=\"{}\" cy=\"14\" r=\"4\" style=\"fill:{}\"/>\n", px(x), colour(i)) + text(x + 8, 18, chart.series[i].name);
+    out += fmt::format("<circle cx=\"{}\" cy=\"14\" r=\"4\" style=\"fill:{}\"/>\n", px(x), colour(i)) +
+           text(x + 8, 18, chart.series[i].name);
   }
   return out;
 }
 
-std::string draw(const Series& series, std::size_t index, const Mapping& mx, const Mapping& my, Labels& labels) {
+std::string draw(const Series& series, std::size_t index, const Mapping& mx, const Mapping& my,
+                 Labels& labels) {
   std::string path, marks;
   bool pen_down = false;
   for (const Point& p : series.points) {
@@ -187,11 +206,15 @@ std::string draw(const Series& series, std::size_t index, const Mapping& mx, con
     }
     path += fmt::format("{}{} {}", pen_down ? "L" : "M", px(mx(p.x)), px(my(p.y)));
     pen_down = true;
-    if (series.marks) marks += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"4\" style=\"fill:{}\"/>\n", px(mx(p.x)), px(my(p.y)), colour(index));
+    if (series.marks)
+      marks += fmt::format("<circle cx=\"{}\" cy=\"{}\" r=\"4\" style=\"fill:{}\"/>\n", px(mx(p.x)),
+                           px(my(p.y)), colour(index));
     if (!p.label.empty()) marks += labels.put(mx(p.x), my(p.y), p.label);
   }
   if (!series.line || path.empty()) return marks;
-  return fmt::format("<path d=\"{}\" style=\"fill:none;stroke:{};stroke-width:2;stroke-opacity:.6\"/>\n", path, colour(index)) + marks;
+  return fmt::format("<path d=\"{}\" style=\"fill:none;stroke:{};stroke-width:2;stroke-opacity:.6\"/>\n",
+                     path, colour(index)) +
+         marks;
 }
 
 }  // namespace
@@ -216,7 +239,8 @@ std::vector<double> ticks(double least, double most, Scale scale, int about) {
   if (!(least < most) || !std::isfinite(least) || !std::isfinite(most) || about < 1) return out;
   if (scale == Scale::Log && most / least > 3) {
     // 1, 2, 5 of each decade; only the ones when there are many decades.
-    const int first = static_cast<int>(std::floor(std::log10(least))), last = static_cast<int>(std::ceil(std::log10(most)));
+    const int first = static_cast<int>(std::floor(std::log10(least))),
+              last = static_cast<int>(std::ceil(std::log10(most)));
     const int step = std::max(1, (last - first) / std::max(about, 1));
     for (int e = first; e <= last; e += step) {
       for (const double m : {1.0, 2.0, 5.0}) {
@@ -259,7 +283,8 @@ std::string svg(const LineChart& chart) {
       last = usable ? &p : nullptr;
     }
   }
-  std::string out = open_svg(chart.width, chart.height, chart.title) + axes(chart, frame, mx, my) + limits(chart, frame, mx, my) + legend(chart, frame);
+  std::string out = open_svg(chart.width, chart.height, chart.title) + axes(chart, frame, mx, my) +
+                    limits(chart, frame, mx, my) + legend(chart, frame);
   for (std::size_t i = 0; i < chart.series.size(); ++i) out += draw(chart.series[i], i, mx, my, labels);
   return out + "</svg>\n";
 }
@@ -276,13 +301,17 @@ std::string svg(const BarChart& chart) {
   }
   const double left = std::min(name_width * kCharacter + 16, chart.width * 0.4);
   const double room = std::max(chart.width - left - text_width * kCharacter - 24, 10.0);
-  std::string out = open_svg(chart.width, height, chart.title) + text(0, 18, chart.unit.empty() ? chart.title : chart.title + ", " + chart.unit, "start", "title");
+  std::string out =
+      open_svg(chart.width, height, chart.title) +
+      text(0, 18, chart.unit.empty() ? chart.title : chart.title + ", " + chart.unit, "start", "title");
   for (std::size_t i = 0; i < chart.bars.size(); ++i) {
     const Bar& bar = chart.bars[i];
     const double y = kTop + kRow * static_cast<double>(i);
     const double length = most > 0 && std::isfinite(bar.value) && bar.value > 0 ? bar.value / most * room : 0;
     out += text(left - 8, y + 16, bar.label, "end");
-    out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"18\" rx=\"2\" style=\"fill:var(--s0)\"/>\n", px(left), px(y + 3), px(length));
+    out += fmt::format(
+        "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"18\" rx=\"2\" style=\"fill:var(--s0)\"/>\n", px(left),
+        px(y + 3), px(length));
     out += text(left + length + 6, y + 16, bar.text, "start", "soft");
   }
   return out + "</svg>\n";
@@ -303,22 +332,30 @@ std::string svg(const HeatStrip& strip) {
     }
   }
   const double left = std::min(name_width * kCharacter + 16, strip.width * 0.4);
-  const double cell = strip.columns.empty() ? 0 : (strip.width - left - 4) / static_cast<double>(strip.columns.size());
+  const double cell =
+      strip.columns.empty() ? 0 : (strip.width - left - 4) / static_cast<double>(strip.columns.size());
   const int height = static_cast<int>(kTop + kRow * static_cast<double>(strip.rows.size()) + 26);
   std::string out = open_svg(strip.width, height, strip.title) + text(0, 18, strip.title, "start", "title");
-  if (most >= least) out += text(strip.width - 4, 18, fmt::format("{} to {}", tick_text(least), tick_text(most)), "end", "soft");
+  if (most >= least)
+    out +=
+        text(strip.width - 4, 18, fmt::format("{} to {}", tick_text(least), tick_text(most)), "end", "soft");
   for (std::size_t r = 0; r < strip.rows.size(); ++r) {
     const double y = kTop + kRow * static_cast<double>(r);
     out += text(left - 8, y + 16, strip.rows[r], "end");
     for (std::size_t c = 0; c < strip.columns.size(); ++c) {
       const double v = strip.values[r][c];
-      const std::string name = fmt::format("{}, {}: {}", strip.rows[r], strip.columns[c], std::isfinite(v) ? format_number(v) : "no value");
+      const std::string name = fmt::format("{}, {}: {}", strip.rows[r], strip.columns[c],
+                                           std::isfinite(v) ? format_number(v) : "no value");
       const double share = !std::isfinite(v) ? 0 : most > least ? (v - least) / (most - least) : 1;
-      out += fmt::format("<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" style=\"fill:var(--s0);fill-opacity:{};stroke:var(--grid)\"><title>{}</title></rect>\n",
-                         px(left + cell * static_cast<double>(c)), px(y), px(cell), px(kRow - 2), px(share), escape_xml(name));
+      out += fmt::format(
+          "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" "
+          "style=\"fill:var(--s0);fill-opacity:{};stroke:var(--grid)\"><title>{}</title></rect>\n",
+          px(left + cell * static_cast<double>(c)), px(y), px(cell), px(kRow - 2), px(share),
+          escape_xml(name));
     }
   }
-  const std::size_t every = std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(28 / std::max(cell, 1.0))));
+  const std::size_t every =
+      std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(28 / std::max(cell, 1.0))));
   for (std::size_t c = 0; c < strip.columns.size(); c += every) {
     out += text(left + cell * (static_cast<double>(c) + 0.5), height - 8, strip.columns[c], "middle", "soft");
   }

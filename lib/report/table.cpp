@@ -14,7 +14,8 @@ std::string plain_text(const Table& table) {
   const auto line = [&](const std::vector<std::string>& cells) {
     for (std::size_t i = 0; i < cells.size(); ++i) {
       std::string cell = cells[i];
-      std::replace_if(cell.begin(), cell.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+      std::replace_if(
+          cell.begin(), cell.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
       out += (i ? "\t" : "") + cell;
     }
     out += '\n';
@@ -42,7 +43,9 @@ void shrink(std::vector<int>& widths, const std::vector<bool>& right, int limit)
     int widest = -1;
     for (int i = 0; i < static_cast<int>(widths.size()); ++i) {
       const auto at = static_cast<std::size_t>(i);
-      if (!right[at] && widths[at] > kLeast && (widest < 0 || widths[at] > widths[static_cast<std::size_t>(widest)])) widest = i;
+      if (!right[at] && widths[at] > kLeast &&
+          (widest < 0 || widths[at] > widths[static_cast<std::size_t>(widest)]))
+        widest = i;
     }
     if (widest < 0) return;
     int& width = widths[static_cast<std::size_t>(widest)];

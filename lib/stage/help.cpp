@@ -1,4 +1,5 @@
-// What people and editors read about settings: help text, JSON Schema, the reference page. All from the tables.
+// What people and editors read about settings: help text, JSON Schema, the reference page. All from the
+// tables.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -81,7 +82,7 @@ Json schema_of(const Setting& s) {
     if (limited(s, s.least)) out["minimum"] = s.least;
     if (limited(s, s.most)) out["maximum"] = s.most;
   };
-  const auto with_unit = [&](const char* pattern) {      // a number, or text with a unit
+  const auto with_unit = [&](const char* pattern) {  // a number, or text with a unit
     Json number = {{"type", "integer"}, {"minimum", 0}};
     out["anyOf"] = Json::array({number, {{"type", "string"}, {"pattern", pattern}}});
   };
@@ -94,7 +95,8 @@ Json schema_of(const Setting& s) {
     case Type::Bytes: with_unit("^[0-9]+(\\.[0-9]+)? ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$"); break;
     case Type::Integers:
       out["anyOf"] = Json::array({{{"type", "array"}, {"items", {{"type", "integer"}}}},
-                                  {{"type", "string"}, {"pattern", "^[0-9, -]*$"}}, {{"type", "integer"}}});
+                                  {{"type", "string"}, {"pattern", "^[0-9, -]*$"}},
+                                  {{"type", "integer"}}});
       break;
     case Type::Data: out["type"] = Json::array({"string", "object", "array"}); break;
     case Type::Text: out["type"] = Json::array({"string", "number", "boolean"}); break;
@@ -103,11 +105,12 @@ Json schema_of(const Setting& s) {
   }
   if (s.may_be_auto) out = Json{{"anyOf", Json::array({{{"const", "auto"}}, out})}};
   out["description"] = s.help + (s.unit.empty() ? "" : fmt::format(" In {}.", s.unit));
-  if (s.fallback) out["default"] = to_json([&] {
-    Settings one;
-    one.set(s.name, parse_value(s, *s.fallback));
-    return one;
-  }())[s.name];
+  if (s.fallback)
+    out["default"] = to_json([&] {
+      Settings one;
+      one.set(s.name, parse_value(s, *s.fallback));
+      return one;
+    }())[s.name];
   return out;
 }
 
@@ -119,17 +122,19 @@ std::string needs_text(const Needs& needs) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
-std::string cell(std::string text) {                     // a pipe would end the cell
+std::string cell(std::string text) {  // a pipe would end the cell
   for (std::size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) text.insert(at, "\\");
   return text;
 }
 
 std::string stage_reference(const StageInfo& info) {
   std::string out = fmt::format("## {}\n\n{}.\n", info.name, info.summary);
-  if (const std::string needs = needs_text(info.needs); !needs.empty()) out += fmt::format("\nNeeds {}.\n", needs);
+  if (const std::string needs = needs_text(info.needs); !needs.empty())
+    out += fmt::format("\nNeeds {}.\n", needs);
   if (!info.settings.empty()) out += "\n| setting | value | default | meaning |\n|---|---|---|---|\n";
   for (const Setting& s : info.settings) {
-    std::string value = s.type == Type::Choice ? fmt::format("`{}`", fmt::join(s.choices, "`, `")) : word(s.type);
+    std::string value =
+        s.type == Type::Choice ? fmt::format("`{}`", fmt::join(s.choices, "`, `")) : word(s.type);
     if (s.type != Type::Choice && !range(s).empty()) value += ", " + range(s);
     if (s.may_be_auto) value += ", or `auto`";
     const std::string standard = s.fallback ? "`" + *s.fallback + "`" : s.required ? "required" : "";
@@ -137,7 +142,8 @@ std::string stage_reference(const StageInfo& info) {
   }
   if (!info.methods.empty()) out += "\n| method | what it does | needs | paper |\n|---|---|---|---|\n";
   for (const MethodInfo& m : info.methods) {
-    out += fmt::format("| `{}: {}` | {} | {} | {} |\n", m.setting, m.name, cell(m.summary), needs_text(m.needs), cell(m.paper));
+    out += fmt::format("| `{}: {}` | {} | {} | {} |\n", m.setting, m.name, cell(m.summary),
+                       needs_text(m.needs), cell(m.paper));
   }
   return out;
 }
@@ -158,10 +164,12 @@ std::string help_text(const std::vector<Setting>& table, int width) {
     } else {
       head += std::string(static_cast<std::size_t>(start - used), ' ');
     }
-    // Wrapped as if it began at column 0; the lines that follow are indented to the column where the first one starts.
+    // Wrapped as if it began at column 0; the lines that follow are indented to the column where the first
+    // one starts.
     const std::string body = wrap(s.help + remarks(s), std::max(width - start, 20));
     out += head;
-    for (const char c : body) out += c == '\n' ? "\n" + std::string(static_cast<std::size_t>(start), ' ') : std::string(1, c);
+    for (const char c : body)
+      out += c == '\n' ? "\n" + std::string(static_cast<std::size_t>(start), ' ') : std::string(1, c);
     out += "\n";
   }
   return out;
@@ -173,14 +181,18 @@ Json json_schema(const std::vector<Setting>& table) {
     properties[s.name] = schema_of(s);
     if (s.required) required.push_back(s.name);
   }
-  Json out = {{"$schema", "http://json-schema.org/draft-07/schema#"}, {"type", "object"}, {"additionalProperties", false},
+  Json out = {{"$schema", "http://json-schema.org/draft-07/schema#"},
+              {"type", "object"},
+              {"additionalProperties", false},
               {"properties", properties}};
   if (!required.empty()) out["required"] = required;
   return out;
 }
 
 std::string settings_reference(const Registry& registry) {
-  std::string out = "# Stages and their settings\n\nMade by `slmc help settings` from the tables that the program itself reads.\n";
+  std::string out =
+      "# Stages and their settings\n\nMade by `slmc help settings` from the tables that the program itself "
+      "reads.\n";
   for (const StageInfo& info : registry.all()) out += "\n" + stage_reference(info);
   return out;
 }

@@ -1,6 +1,7 @@
 #pragma once
-// What a stage and its methods are, without LibTorch: recipes, help, schema and plans are made from these records. The engine has
-// a second table that maps the same names to code; tests/unit/registry_test.cpp holds the two together.
+// What a stage and its methods are, without LibTorch: recipes, help, schema and plans are made from these
+// records. The engine has a second table that maps the same names to code; tests/unit/registry_test.cpp holds
+// the two together.
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,49 +11,53 @@
 namespace slmc::stage {
 
 struct Needs {
-  bool calib = false;        // calibration windows (data.calib)
-  bool train = false;        // training windows (data.train)
-  bool teacher = false;      // another model
-  bool dense = true;         // refuses quantized weights it would have to change; false: takes any
-  bool engine = true;        // false: runs in the front program (convert, edit)
+  bool calib = false;    // calibration windows (data.calib)
+  bool train = false;    // training windows (data.train)
+  bool teacher = false;  // another model
+  bool dense = true;     // refuses quantized weights it would have to change; false: takes any
+  bool engine = true;    // false: runs in the front program (convert, edit)
 };
 
-// A method of a stage, chosen by one of the stage's Choice settings: criterion: wanda, search: greedy-kl, method: gptq.
+// A method of a stage, chosen by one of the stage's Choice settings: criterion: wanda, search: greedy-kl,
+// method: gptq.
 struct MethodInfo {
-  std::string setting;       // "criterion"
-  std::string name;          // "wanda"
-  std::string summary;       // one line
-  std::string paper;         // "Sun et al. 2023, arXiv:2306.11695"
-  Needs needs;               // added to the stage's
+  std::string setting;  // "criterion"
+  std::string name;     // "wanda"
+  std::string summary;  // one line
+  std::string paper;    // "Sun et al. 2023, arXiv:2306.11695"
+  Needs needs;          // added to the stage's
 };
 
-// What a setting does to the model's shape when it is a plain value, so that a chain is checked before anything runs.
+// What a setting does to the model's shape when it is a plain value, so that a chain is checked before
+// anything runs.
 struct Effect {
   enum class Kind {
-    Resize,                  // `ffn: 1280`: the axis gets this size in every block
-    RemoveCount,             // `layers: 3`: so many entries fewer; which ones is measured
-    RemoveList,              // `list: [3, 4]`: these entries are removed
+    Resize,       // `ffn: 1280`: the axis gets this size in every block
+    RemoveCount,  // `layers: 3`: so many entries fewer; which ones is measured
+    RemoveList,   // `list: [3, 4]`: these entries are removed
   };
   Kind kind = Kind::Resize;
-  std::string setting;       // "ffn"
-  std::string axis;          // "ffn", "kv", "block", "vocab"
+  std::string setting;  // "ffn"
+  std::string axis;     // "ffn", "kv", "block", "vocab"
 };
 
 struct StageInfo {
-  std::string name;          // "prune": recipe word and subcommand
-  std::string summary;       // one line
+  std::string name;     // "prune": recipe word and subcommand
+  std::string summary;  // one line
   Needs needs;
-  std::string output;        // "hf" (a model folder), "gguf", "packed", or "" when the setting `to` decides
+  // "hf" (a model folder), "gguf", "packed", or "" when the setting `to` decides
+  std::string output;
   std::vector<Setting> settings;
   std::vector<MethodInfo> methods;
   std::vector<Effect> effects;
-  bool quantizes = false;    // its result holds quantized weights; settings `type` and `group` say which, where it has them
-  bool trains = false;       // its result depends on threads and ranks, and it continues from checkpoints
-  std::string folder;        // whose sources decide its result besides lib/: "pruning"; "" = all of them
+  // Its result holds quantized weights; settings `type` and `group` say which, where it has them
+  bool quantizes = false;
+  bool trains = false;  // its result depends on threads and ranks, and it continues from checkpoints
+  std::string folder;   // whose sources decide its result besides lib/: "pruning"; "" = all of them
 };
 
-// Every stage of the program, in the order of help; defined in lib/stage/registry.cpp from the *_info.cpp of the method folders
-// (handed over by the programs' main, since stage may not include them).
+// Every stage of the program, in the order of help; defined in lib/stage/registry.cpp from the *_info.cpp of
+// the method folders (handed over by the programs' main, since stage may not include them).
 class Registry {
  public:
   void add(StageInfo info);

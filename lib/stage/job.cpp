@@ -2,7 +2,6 @@
 
 #include <nlohmann/json.hpp>
 
-
 namespace slmc::stage {
 namespace {
 
@@ -19,7 +18,8 @@ Json diagnostic_json(const Diagnostic& d) {
   return out;
 }
 
-// Fields of an event that a dying process may have left half true: what is missing or of the wrong type is empty.
+// Fields of an event that a dying process may have left half true: what is missing or of the wrong type is
+// empty.
 std::string text_of(const Json& object, const char* key) {
   const auto it = object.find(key);
   return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
@@ -33,14 +33,19 @@ int int_of(const Json& object, const char* key, int fallback) {
 Diagnostic diagnostic_from(const Json& json) {
   if (!json.is_object()) return Diagnostic{"the engine's error must be an object, but is not", Place{}, ""};
   return {text_of(json, "message"),
-          {text_of(json, "file"), int_of(json, "line", 0), int_of(json, "column", 0), int_of(json, "width", 1), text_of(json, "line_text")},
+          {text_of(json, "file"), int_of(json, "line", 0), int_of(json, "column", 0),
+           int_of(json, "width", 1), text_of(json, "line_text")},
           text_of(json, "hint")};
 }
 
 }  // namespace
 
 Json to_json(const Job& job) {
-  Json out = {{"slmc_job", kJobVersion}, {"op", job.op}, {"model", job.model}, {"out", job.out}, {"settings", to_json(job.settings)}};
+  Json out = {{"slmc_job", kJobVersion},
+              {"op", job.op},
+              {"model", job.model},
+              {"out", job.out},
+              {"settings", to_json(job.settings)}};
   out["models"] = Json::object();
   for (const auto& [name, path] : job.models) out["models"][name] = path;
   out["data"] = job.data ? *job.data : Json::object();
@@ -56,7 +61,8 @@ Json to_json(const Job& job) {
 
 Job job_from_json(const Json& json, const std::vector<Setting>& table) {
   Fields fields(json, "the job", "", ErrorKind::Internal);
-  if (fields.integer("slmc_job") != kJobVersion) fields.fail("slmc_job", "must be 1, but is not", "slmc and slmc-engine are of different versions");
+  if (fields.integer("slmc_job") != kJobVersion)
+    fields.fail("slmc_job", "must be 1, but is not", "slmc and slmc-engine are of different versions");
   Job job;
   job.op = fields.text("op");
   job.model = fields.text_or("model", "");
@@ -98,7 +104,10 @@ void Events::progress(const std::string& what, std::int64_t done, std::int64_t o
 Json error_event(const Error& error) {
   Json all = Json::array();
   for (const Diagnostic& d : error.diagnostics()) all.push_back(diagnostic_json(d));
-  return {{"event", "error"}, {"kind", std::string(to_string(error.kind()))}, {"diagnostics", all}, {"trail", error.trail()}};
+  return {{"event", "error"},
+          {"kind", std::string(to_string(error.kind()))},
+          {"diagnostics", all},
+          {"trail", error.trail()}};
 }
 
 Error error_from_event(const Json& event) {
@@ -106,8 +115,11 @@ Error error_from_event(const Json& event) {
   const Json none = Json::array();
   const auto list = event.is_object() && event.contains("diagnostics") ? event["diagnostics"] : none;
   for (const Json& d : list) all.push_back(diagnostic_from(d));
-  if (all.empty()) all.push_back(Diagnostic{"the engine must say what failed, but did not", Place{}, "run it again with -v"});
-  Error error(event.is_object() ? error_kind_from(text_of(event, "kind")) : ErrorKind::Internal, std::move(all));
+  if (all.empty())
+    all.push_back(
+        Diagnostic{"the engine must say what failed, but did not", Place{}, "run it again with -v"});
+  Error error(event.is_object() ? error_kind_from(text_of(event, "kind")) : ErrorKind::Internal,
+              std::move(all));
   if (event.is_object() && event.contains("trail") && event["trail"].is_array()) {
     for (const Json& step : event["trail"]) {
       if (step.is_string()) error.while_doing(step.get<std::string>());

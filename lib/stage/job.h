@@ -1,20 +1,22 @@
 #pragma once
 // What the front program hands to slmc-engine, and what comes back. One job is one process.
 //
-//   slmc-engine JOB.json        reads the job, writes events as JSON lines to file descriptor `events` (default 1)
+//   slmc-engine JOB.json        reads the job, writes events as JSON lines to standard output
 //
-// Job:    {"slmc_job": 1, "op": "prune", "model": "...", "out": "FOLDER", "settings": {...}, "models": {"teacher": "..."},
-//          "data": {"calib": {...}, "train": {...}}, "eval": {...}, "seed": 0, "device": "cpu", "threads": 2, "max_ram": 0,
-//          "gemm": "auto", "cache": "FOLDER", "resume": "FOLDER"}
-// Events: {"event": "started", "torch": "2.13.0", "gemm": {...}}            first
-//         {"event": "progress", "what": "...", "done": 3, "of": 30, ...}    any number; extra numbers are metrics
+// Job:    {"slmc_job": 1, "op": "prune", "model": "...", "out": "FOLDER", "settings": {...},
+//          "models": {"teacher": "..."}, "data": {"calib": {...}, "train": {...}}, "seed": 0,
+//          "device": "cpu", "threads": 2, "max_ram": 0, "gemm": "auto", "cache": "FOLDER", "resume": "FOLDER"}
+// Events: {"event": "started", "torch": "2.13.0", "gemm": {...}}   first
+//         {"event": "progress", "what": "...", "done": 3, "of": 30, ...}
+//                                                         any number; extra numbers are metrics
 //         {"event": "note" | "warning", "text": "..."}
-//         {"event": "result", ...}                                          last on success; its fields are the op's document
+//         {"event": "result", ...}                        last on success; its fields are the op's document
 //         {"event": "error", "kind": "...", "diagnostics": [...], "trail": [...]}   last on failure
 // Exit code: exit_code(kind), 0 on success, 130/143 after an interrupt.
 //
-// A stage op writes its complete model folder (or file) to `out`, which does not exist before; the runner owns temporaries,
-// renames, manifests, lineage. `resume` is a folder that survives kills: training checkpoints go there.
+// A stage op writes its complete model folder (or file) to `out`, which does not exist before; the runner
+// owns temporaries, renames, manifests, lineage. `resume` is a folder that survives kills: training
+// checkpoints go there.
 #include <cstdint>
 #include <map>
 #include <string>
@@ -27,19 +29,20 @@
 namespace slmc::stage {
 
 struct Job {
-  std::string op;                                 // a stage's name, or eval, bench, generate, chat, compare, doctor
+  std::string op;  // a stage's name, or eval, bench, generate, chat, compare, doctor
   std::string model;
   std::string out;
   Settings settings;
-  std::map<std::string, std::string> models;      // by setting name: teacher, reference; resolved to paths
-  SharedJson data;                                // {"calib": DataSpec, "train": DataSpec} with absolute paths
+  // By setting name: teacher, reference; resolved to paths
+  std::map<std::string, std::string> models;
+  SharedJson data;  // {"calib": DataSpec, "train": DataSpec} with absolute paths
   std::uint64_t seed = 0;
-  std::string device = "cpu";                     // cpu, cuda, cuda:N
-  int threads = 0;                                // 0 = all cores
-  std::uint64_t max_ram = 0;                      // bytes; 0 = no limit
-  std::string gemm = "auto";                      // auto, mkl, onednn
-  std::string cache;                              // folder for statistics
-  std::string resume;                             // folder for checkpoints
+  std::string device = "cpu";  // cpu, cuda, cuda:N
+  int threads = 0;             // 0 = all cores
+  std::uint64_t max_ram = 0;   // bytes; 0 = no limit
+  std::string gemm = "auto";   // auto, mkl, onednn
+  std::string cache;           // folder for statistics
+  std::string resume;          // folder for checkpoints
 };
 
 Json to_json(const Job& job);

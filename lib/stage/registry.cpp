@@ -5,11 +5,13 @@
 namespace slmc::stage {
 namespace {
 
-// A table that contradicts itself is a bug of ours; better found at the first start than in the one recipe that meets it.
+// A table that contradicts itself is a bug of ours; better found at the first start than in the one recipe
+// that meets it.
 void require_sound(const StageInfo& info) {
   SLMC_CHECK(!info.name.empty() && !info.summary.empty());
   const auto declared = [&](const std::string& name) {
-    return std::count_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == name; });
+    return std::count_if(info.settings.begin(), info.settings.end(),
+                         [&](const Setting& s) { return s.name == name; });
   };
   for (const Setting& s : info.settings) {
     SLMC_CHECK(declared(s.name) == 1 && !s.help.empty());
@@ -18,9 +20,11 @@ void require_sound(const StageInfo& info) {
   }
   for (const Effect& effect : info.effects) SLMC_CHECK(declared(effect.setting) == 1);
   for (const MethodInfo& method : info.methods) {
-    const auto setting = std::find_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == method.setting; });
+    const auto setting = std::find_if(info.settings.begin(), info.settings.end(),
+                                      [&](const Setting& s) { return s.name == method.setting; });
     SLMC_CHECK(setting != info.settings.end());
-    SLMC_CHECK(std::find(setting->choices.begin(), setting->choices.end(), method.name) != setting->choices.end());
+    SLMC_CHECK(std::find(setting->choices.begin(), setting->choices.end(), method.name) !=
+               setting->choices.end());
   }
 }
 
@@ -33,7 +37,8 @@ void Registry::add(StageInfo info) {
 }
 
 const StageInfo* Registry::find(std::string_view name) const {
-  const auto it = std::find_if(stages_.begin(), stages_.end(), [&](const StageInfo& s) { return s.name == name; });
+  const auto it =
+      std::find_if(stages_.begin(), stages_.end(), [&](const StageInfo& s) { return s.name == name; });
   return it == stages_.end() ? nullptr : &*it;
 }
 
@@ -46,7 +51,9 @@ std::vector<std::string> Registry::names() const {
 Needs needs_of(const StageInfo& info, const Settings& settings) {
   Needs needs = info.needs;
   for (const MethodInfo& method : info.methods) {
-    if (!settings.has(method.setting) || settings.is_auto(method.setting) || settings.text(method.setting) != method.name) continue;
+    if (!settings.has(method.setting) || settings.is_auto(method.setting) ||
+        settings.text(method.setting) != method.name)
+      continue;
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;

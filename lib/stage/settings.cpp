@@ -15,20 +15,23 @@ namespace slmc::stage {
 namespace {
 
 constexpr double kNoLimit = 1e300;
-constexpr std::int64_t kMostListed = 1 << 20;     // entries of one list; checked before a range like 0-99999999999 is spelled out
+constexpr std::int64_t kMostListed =
+    1 << 20;  // entries of one list; checked before a range like 0-99999999999 is spelled out
 
 bool has_least(const Setting& s) { return s.least > -kNoLimit; }
 bool has_most(const Setting& s) { return s.most < kNoLimit; }
 
 std::string limit_text(const Setting& s, double limit) {
   if (s.type == Type::Bytes) return format_bytes(static_cast<std::uint64_t>(std::max(limit, 0.0)));
-  if (std::floor(limit) == limit && std::abs(limit) < 1e15) return fmt::format("{}", static_cast<std::int64_t>(limit));
+  if (std::floor(limit) == limit && std::abs(limit) < 1e15)
+    return fmt::format("{}", static_cast<std::int64_t>(limit));
   return format_number(limit);
 }
 
 std::string range_text(const Setting& s) {
   const std::string unit = s.unit.empty() ? "" : " " + s.unit;
-  if (has_least(s) && has_most(s)) return fmt::format(" from {} to {}{}", limit_text(s, s.least), limit_text(s, s.most), unit);
+  if (has_least(s) && has_most(s))
+    return fmt::format(" from {} to {}{}", limit_text(s, s.least), limit_text(s, s.most), unit);
   if (has_least(s)) return fmt::format(" of at least {}{}", limit_text(s, s.least), unit);
   if (has_most(s)) return fmt::format(" of at most {}{}", limit_text(s, s.most), unit);
   return "";
@@ -43,12 +46,16 @@ std::string wanted(const Setting& s) {
     case Type::Number: return "a number" + range_text(s) + automatic;
     case Type::Boolean: return "true or false" + automatic;
     case Type::Text: return "text" + automatic;
-    case Type::Choice: return (s.choices.size() == 1 ? "" : "one of ") + fmt::format("{}", fmt::join(s.choices, ", ")) + automatic;
+    case Type::Choice:
+      return (s.choices.size() == 1 ? "" : "one of ") + fmt::format("{}", fmt::join(s.choices, ", ")) +
+             automatic;
     case Type::Path: return "a path" + automatic;
-    case Type::Model: return "a model: a path, hf:org/name, $model or $ and the id of an earlier stage" + automatic;
+    case Type::Model:
+      return "a model: a path, hf:org/name, $model or $ and the id of an earlier stage" + automatic;
     case Type::Bytes: return "a size such as 80MB or 1.5GiB" + range_text(s) + automatic;
-    case Type::Integers: return "a list of whole numbers such as 3,4,5 or 3-5" +
-                                (range_text(s).empty() ? "" : ", each" + range_text(s)) + automatic;
+    case Type::Integers:
+      return "a list of whole numbers such as 3,4,5 or 3-5" +
+             (range_text(s).empty() ? "" : ", each" + range_text(s)) + automatic;
     case Type::Data: return "the name of a section of data, or such a section" + automatic;
   }
   return "";
@@ -61,7 +68,8 @@ std::string shown(std::string_view text) {
 }
 
 [[noreturn]] void refuse(const Setting& s, const std::string& is, std::string hint = {}) {
-  throw Error(ErrorKind::Recipe, fmt::format("the setting '{}' must be {}, but is {}", s.name, wanted(s), is), std::move(hint));
+  throw Error(ErrorKind::Recipe, fmt::format("the setting '{}' must be {}, but is {}", s.name, wanted(s), is),
+              std::move(hint));
 }
 
 void require_in_range(const Setting& s, double value, std::string_view text) {
@@ -81,13 +89,15 @@ std::optional<std::int64_t> whole_number(std::string_view text) {
 // What a person most likely meant by a number that is none.
 std::string number_hint(std::string_view text) {
   std::string without;
-  std::copy_if(text.begin(), text.end(), std::back_inserter(without), [](char c) { return c != '_' && c != ','; });
+  std::copy_if(text.begin(), text.end(), std::back_inserter(without),
+               [](char c) { return c != '_' && c != ','; });
   if (without != text && parse_number(without)) return fmt::format("write {}", without);
   const std::size_t digit = text.find_first_not_of('0');
   if (digit != 0 && digit != std::string_view::npos && whole_number(text.substr(digit))) {
     return fmt::format("write {}; a leading zero means octal to some readers", text.substr(digit));
   }
-  if (const auto count = parse_count(text); count && std::to_string(*count) != text) return fmt::format("write {}", *count);
+  if (const auto count = parse_count(text); count && std::to_string(*count) != text)
+    return fmt::format("write {}", *count);
   return {};
 }
 
@@ -127,7 +137,8 @@ std::string to_choice(const Setting& s, std::string_view text) {
 }
 
 std::string to_text(const Setting& s, std::string_view text) {
-  if (s.type != Type::Text && (text.empty() || text.find('\0') != std::string_view::npos)) refuse(s, shown(text));
+  if (s.type != Type::Text && (text.empty() || text.find('\0') != std::string_view::npos))
+    refuse(s, shown(text));
   return std::string(text);
 }
 
@@ -138,7 +149,8 @@ std::string_view trimmed(std::string_view text) {
 }
 
 // Appends 7 or 3-5.
-void append_item(const Setting& s, std::string_view item, std::string_view whole, std::vector<std::int64_t>& out) {
+void append_item(const Setting& s, std::string_view item, std::string_view whole,
+                 std::vector<std::int64_t>& out) {
   const std::size_t dash = item.find('-', 1);
   const auto first = whole_number(trimmed(item.substr(0, dash)));
   const auto last = dash == std::string_view::npos ? first : whole_number(trimmed(item.substr(dash + 1)));
@@ -154,7 +166,8 @@ void append_item(const Setting& s, std::string_view item, std::string_view whole
 
 std::vector<std::int64_t> to_integers(const Setting& s, std::string_view text) {
   std::string_view left = trimmed(text);
-  if (left.size() >= 2 && left.front() == '[' && left.back() == ']') left = trimmed(left.substr(1, left.size() - 2));
+  if (left.size() >= 2 && left.front() == '[' && left.back() == ']')
+    left = trimmed(left.substr(1, left.size() - 2));
   std::vector<std::int64_t> out;
   while (!left.empty()) {
     const std::size_t comma = left.find(',');
@@ -188,7 +201,8 @@ Value integers_from(const Setting& s, const Json& json) {
 
 const Value* find_set(const std::map<std::string, Value, std::less<>>& values, std::string_view name) {
   const auto it = values.find(name);
-  return it == values.end() || std::holds_alternative<std::monostate>(it->second.value) ? nullptr : &it->second;
+  return it == values.end() || std::holds_alternative<std::monostate>(it->second.value) ? nullptr
+                                                                                        : &it->second;
 }
 
 template <typename T>
@@ -220,7 +234,9 @@ double Settings::number(std::string_view name) const {
 }
 
 const std::string& Settings::text(std::string_view name) const { return get<std::string>(*this, name); }
-std::vector<std::int64_t> Settings::integers(std::string_view name) const { return get<std::vector<std::int64_t>>(*this, name); }
+std::vector<std::int64_t> Settings::integers(std::string_view name) const {
+  return get<std::vector<std::int64_t>>(*this, name);
+}
 
 const Json& Settings::data(std::string_view name) const {
   const SharedJson& json = get<SharedJson>(*this, name);
@@ -260,7 +276,8 @@ Value value_from_json(const Setting& s, const Json& json) {
     require_in_range(s, json.get<double>(), dump_compact(json));
     return {.value = json.get<double>()};
   }
-  if ((number && s.type != Type::Data) || (json.is_boolean() && s.type == Type::Boolean)) return parse_value(s, std::string_view(dump_compact(json)));
+  if ((number && s.type != Type::Data) || (json.is_boolean() && s.type == Type::Boolean))
+    return parse_value(s, std::string_view(dump_compact(json)));
   refuse(s, json_kind(json));
 }
 
@@ -282,14 +299,17 @@ Value absent(const Setting& s, const Place& place, std::vector<Diagnostic>& prob
     if (!value.is_auto) value.from = Value::From::Default;
     return value;
   }
-  if (s.required) problems.push_back({fmt::format("the setting '{}' must be {}, but is missing", s.name, wanted(s)), place, {}});
+  if (s.required)
+    problems.push_back(
+        {fmt::format("the setting '{}' must be {}, but is missing", s.name, wanted(s)), place, {}});
   return {};
 }
 
 }  // namespace
 
 Settings parse_settings(const std::vector<Setting>& table, const Json& object,
-                        const std::function<Place(std::string_view key)>& place_of, std::vector<Diagnostic>& problems) {
+                        const std::function<Place(std::string_view key)>& place_of,
+                        std::vector<Diagnostic>& problems) {
   Settings out;
   const auto place = [&](std::string_view key) { return place_of ? place_of(key) : Place{}; };
   if (!object.is_object() && !object.is_null()) {
@@ -297,7 +317,8 @@ Settings parse_settings(const std::vector<Setting>& table, const Json& object,
     return out;
   }
   for (const auto& [key, value] : object.items()) {
-    if (std::none_of(table.begin(), table.end(), [&, &name = key](const Setting& s) { return s.name == name; })) {
+    if (std::none_of(table.begin(), table.end(),
+                     [&, &name = key](const Setting& s) { return s.name == name; })) {
       problems.push_back(unknown(table, key, place(key)));
     }
   }
@@ -320,7 +341,7 @@ Settings parse_settings(const std::vector<Setting>& table, const Json& object,
 
 Json to_json(const Settings& settings) {
   Json out = Json::object();
-  for (const auto& [name, value] : settings.all()) {        // a std::map: sorted
+  for (const auto& [name, value] : settings.all()) {  // a std::map: sorted
     std::visit(
         [&, &key = name](const auto& held) {
           using Held = std::decay_t<decltype(held)>;

@@ -1,4 +1,5 @@
-// lib/recipe: text -> Recipe. tests/data/recipes/wrong.txt holds wrong recipes with the whole text that each must give.
+// lib/recipe: text -> Recipe. tests/data/recipes/wrong.txt holds wrong recipes with the whole text that each
+// must give.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -18,7 +19,9 @@ const stage::Registry& registry() {
   return all;
 }
 
-Recipe decoded(std::string_view text, const std::vector<std::string>& set = {}) { return decode(text, "/folder/r.yaml", registry(), set); }
+Recipe decoded(std::string_view text, const std::vector<std::string>& set = {}) {
+  return decode(text, "/folder/r.yaml", registry(), set);
+}
 
 std::string says(std::string_view text, const std::vector<std::string>& set = {}) {
   return error_text([&] { decode(text, "r.yaml", registry(), set); });
@@ -61,9 +64,10 @@ TEST(Decode, EveryKeyOfAWholeRecipe) {
   EXPECT_EQ(r.model, "/folder/models/m.gguf");
   EXPECT_EQ(r.data.at("calib").spec->dump(),
             R"({"files":["/folder/c.jsonl"],"field":"text","skip_last":0,"seq":256,"samples":128,"seed":7})");
-  EXPECT_EQ(r.data.at("train").spec->dump(),
-            R"({"mix":{"wiki":{"files":["/folder/w.jsonl","/abs/w2.txt"],"weight":2.0,"field":"text","skip_last":20},)"
-            R"("code":{"files":["/folder/c.jsonl"],"weight":1.0,"field":"body","skip_last":0}},"seq":128,"samples":60000,"seed":7})");
+  EXPECT_EQ(
+      r.data.at("train").spec->dump(),
+      R"({"mix":{"wiki":{"files":["/folder/w.jsonl","/abs/w2.txt"],"weight":2.0,"field":"text","skip_last":20},)"
+      R"("code":{"files":["/folder/c.jsonl"],"weight":1.0,"field":"body","skip_last":0}},"seq":128,"samples":60000,"seed":7})");
   EXPECT_EQ(r.data.at("train").files.size(), 3u);
   EXPECT_EQ(r.data.at("train").files[1].place.line, 8);
   EXPECT_EQ(r.data.at("train").licences.at("wiki"), "CC BY-SA 3.0");
@@ -102,7 +106,9 @@ TEST(Decode, EveryKeyOfAWholeRecipe) {
 }
 
 TEST(Decode, JsonGivesTheSameRecipe) {
-  const Recipe yaml = decoded("slmc: 1\nmodel: m\nseed: 3\nstages:\n  - {id: a, use: prune, with: {ffn: 64, refit: false}}\ngates: {parameters: {max: 5}}\n");
+  const Recipe yaml = decoded(
+      "slmc: 1\nmodel: m\nseed: 3\nstages:\n  - {id: a, use: prune, with: {ffn: 64, refit: false}}\ngates: "
+      "{parameters: {max: 5}}\n");
   const Recipe json = decoded(R"({
   "slmc": 1, "model": "m", "seed": 3,
   "stages": [{"id": "a", "use": "prune", "with": {"ffn": 64, "refit": false}}],
@@ -117,19 +123,23 @@ TEST(Decode, WhatYamlWouldGuessStaysWhatWasWritten) {
   EXPECT_EQ(r.name, "010");
   EXPECT_EQ(r.model, "/folder/no");
   EXPECT_EQ(r.stages[0].id, "on");
-  EXPECT_EQ(decoded("\xEF\xBB\xBFslmc: 1\r\nmodel: m\r\nstages: [{id: a, use: drop}]\r\n").model, "/folder/m");
+  EXPECT_EQ(decoded("\xEF\xBB\xBFslmc: 1\r\nmodel: m\r\nstages: [{id: a, use: drop}]\r\n").model,
+            "/folder/m");
 }
 
 TEST(Decode, HubNamesAndReferencesAreNoPaths) {
-  const Recipe r = decoded("slmc: 1\nmodel: hf:org/name\ndata: {train: {files: [t]}}\nstages:\n"
-                           "  - {id: a, use: drop}\n  - {id: b, use: distill, with: {teacher: $a}}\n  - {id: c, use: distill, with: {teacher: ../t/}}\n");
+  const Recipe r = decoded(
+      "slmc: 1\nmodel: hf:org/name\ndata: {train: {files: [t]}}\nstages:\n"
+      "  - {id: a, use: drop}\n  - {id: b, use: distill, with: {teacher: $a}}\n  - {id: c, use: distill, "
+      "with: {teacher: ../t/}}\n");
   EXPECT_EQ(r.model, "hf:org/name");
   EXPECT_EQ(r.stages[1].settings.text("teacher"), "$a");
   EXPECT_EQ(r.stages[2].settings.text("teacher"), "/t");
 }
 
 TEST(Overrides, AreStrongerThanTheFileAndCheckedLikeIt) {
-  const Recipe r = decoded(kWhole, {"width.ffn=1024", "seed=9", "data.calib.samples=64", "depth.list=3,4", "gates.kl.max=0.5", "heal.lr=1e-3"});
+  const Recipe r = decoded(kWhole, {"width.ffn=1024", "seed=9", "data.calib.samples=64", "depth.list=3,4",
+                                    "gates.kl.max=0.5", "heal.lr=1e-3"});
   EXPECT_EQ(r.stages[1].settings.integer("ffn"), 1024);
   EXPECT_EQ(r.stages[1].settings.all().at("ffn").from, stage::Value::From::Flag);
   EXPECT_EQ(r.stages[0].settings.all().at("layers").from, stage::Value::From::Recipe);
@@ -142,17 +152,28 @@ TEST(Overrides, AreStrongerThanTheFileAndCheckedLikeIt) {
 
 TEST(Overrides, WrongOnesSayWhichOptionIsWrong) {
   const char* good = "slmc: 1\nmodel: m\nstages:\n  - {id: width, use: prune}\n";
-  EXPECT_EQ(says(good, {"width.fnn=3"}),
-            "--set width.fnn=3: error: unknown key 'fnn' in stage 'width' (prune)\nhint: did you mean 'ffn'?");
+  EXPECT_EQ(
+      says(good, {"width.fnn=3"}),
+      "--set width.fnn=3: error: unknown key 'fnn' in stage 'width' (prune)\nhint: did you mean 'ffn'?");
   EXPECT_EQ(says(good, {"width.ffn=x"}),
-            "--set width.ffn=x: error: the setting 'ffn' must be a whole number from 1 to 1048576 channels, but is 'x'");
-  EXPECT_EQ(says(good, {"widht.ffn=3"}), "--set widht.ffn=3: error: a --set must begin with a stage's id or a key of the recipe, but begins with 'widht'\n"
-                                         "hint: did you mean 'width'?");
-  EXPECT_EQ(says(good, {"width"}), "--set width: error: a --set must be PATH=VALUE, but is not\nhint: for example --set width.ffn=1280");
-  EXPECT_EQ(says(good, {"stages.0.id=x"}), "--set stages.0.id=x: error: a --set must lead through groups of keys, but 'stages' is a list");
-  EXPECT_EQ(says(good, {"model.path=x"}), "--set model.path=x: error: a --set must lead through groups of keys, but 'model' is a value");
-  EXPECT_EQ(says(good, {"width.ffn=[1"}), "--set width.ffn=[1: error: a key must be a word, but is a list or a group\nhint: is a bracket left open?");
-  EXPECT_EQ(says(good, {"width="}), "--set width=: error: the key 'with' of a stage must be a group of settings, but is empty");
+            "--set width.ffn=x: error: the setting 'ffn' must be a whole number from 1 to 1048576 channels, "
+            "but is 'x'");
+  EXPECT_EQ(says(good, {"widht.ffn=3"}),
+            "--set widht.ffn=3: error: a --set must begin with a stage's id or a key of the recipe, but "
+            "begins with 'widht'\n"
+            "hint: did you mean 'width'?");
+  EXPECT_EQ(
+      says(good, {"width"}),
+      "--set width: error: a --set must be PATH=VALUE, but is not\nhint: for example --set width.ffn=1280");
+  EXPECT_EQ(says(good, {"stages.0.id=x"}),
+            "--set stages.0.id=x: error: a --set must lead through groups of keys, but 'stages' is a list");
+  EXPECT_EQ(says(good, {"model.path=x"}),
+            "--set model.path=x: error: a --set must lead through groups of keys, but 'model' is a value");
+  EXPECT_EQ(says(good, {"width.ffn=[1"}),
+            "--set width.ffn=[1: error: a key must be a word, but is a list or a group\nhint: is a bracket "
+            "left open?");
+  EXPECT_EQ(says(good, {"width="}),
+            "--set width=: error: the key 'with' of a stage must be a group of settings, but is empty");
 }
 
 TEST(Write, DecodesToTheSameRecipe) {
@@ -161,24 +182,28 @@ TEST(Write, DecodesToTheSameRecipe) {
   EXPECT_EQ(text,
             "slmc: 1\nname: demo\nmodel: models/m.gguf\ndata:\n"
             "  calib: {files: [c.jsonl], licence: \"CC BY-SA 4.0\", seq: 256}\n"
-            "  train: {mix: {wiki: {files: [w.jsonl, /abs/w2.txt], weight: 2, skip_last: 20, licence: \"CC BY-SA 3.0\"}, "
+            "  train: {mix: {wiki: {files: [w.jsonl, /abs/w2.txt], weight: 2, skip_last: 20, licence: \"CC "
+            "BY-SA 3.0\"}, "
             "code: {files: [c.jsonl], field: body}}, samples: 60000, seq: 128}\n"
             "stages:\n"
             "  - {id: depth, use: drop, with: {layers: 3, search: greedy-kl}}\n"
             "  - {id: width, use: prune, with: {ffn: 1280}}\n"
-            "  - {id: heal, use: distill, with: {teacher: $model, tokens: 60000, lr: 3e-04, replay: {files: [x.txt], seq: 512}}}\n"
+            "  - {id: heal, use: distill, with: {teacher: $model, tokens: 60000, lr: 3e-04, replay: {files: "
+            "[x.txt], seq: 512}}}\n"
             "  - {id: int4, use: quantize, with: {method: gptq, plan: p/plan.json}}\n"
             "  - {id: gguf, use: convert, with: {to: gguf, type: q8_0}}\n"
             "eval:\n  every_stage: false\n  reference: $depth\n  tasks:\n"
             "    - {ppl: t/wiki.test.txt, window: 256, windows: 8}\n    - {choices: h.jsonl, first: 200}\n"
             "    - {pairs: b.jsonl, name: blimp}\n    - {ppl: u/wiki.test.txt, name: wiki.test-2}\n"
-            "gates: {ppl_ratio: {max: 2}, \"acc_norm:h\": {min: 0.3}, file_bytes: {max: 82000000}, parameters: {max: 1500000}, seconds: {max: 900}}\n"
+            "gates: {ppl_ratio: {max: 2}, \"acc_norm:h\": {min: 0.3}, file_bytes: {max: 82000000}, "
+            "parameters: {max: 1500000}, seconds: {max: 900}}\n"
             "report: out/report.html\nseed: 7\ndevice: \"cuda:1\"\n");
   EXPECT_EQ(to_yaml(decoded(text), "/folder"), text);
 }
 
 TEST(Write, AwkwardTextsSurvive) {
-  for (const char* name : {"no", "null", "12", "a b", "x: y", "#c", "\"q\"", "über", "-x", "a,b", "{", "*a", "&a", "~", "a\\tb", "1e5"}) {
+  for (const char* name : {"no", "null", "12", "a b", "x: y", "#c", "\"q\"", "über", "-x", "a,b", "{", "*a",
+                           "&a", "~", "a\\tb", "1e5"}) {
     Recipe r = decoded("slmc: 1\nmodel: m\nstages: [{id: a, use: drop}]\n");
     r.model = std::string("/folder/") + name;
     r.report = std::string("/elsewhere/") + name;
@@ -189,28 +214,42 @@ TEST(Write, AwkwardTextsSurvive) {
 }
 
 TEST(OneStage, ACommandLineIsARecipe) {
-  const Recipe r = one_stage_recipe({.use = "prune", .model = "m.gguf", .settings = {{"ffn", "1280"}, {"criterion", "wanda"}},
-                                     .data = {{"calib", {"c.jsonl"}}}, .samples = 64, .seq = 256, .folder = "/here", .seed = 5},
+  const Recipe r = one_stage_recipe({.use = "prune",
+                                     .model = "m.gguf",
+                                     .settings = {{"ffn", "1280"}, {"criterion", "wanda"}},
+                                     .data = {{"calib", {"c.jsonl"}}},
+                                     .samples = 64,
+                                     .seq = 256,
+                                     .folder = "/here",
+                                     .seed = 5},
                                     registry());
-  EXPECT_EQ(r.text, "slmc: 1\nname: prune\nmodel: m.gguf\ndata:\n  calib: {files: [c.jsonl], samples: 64, seq: 256}\n"
-                    "stages:\n  - {id: prune, use: prune, with: {ffn: 1280, criterion: wanda}}\nseed: 5\n");
+  EXPECT_EQ(r.text,
+            "slmc: 1\nname: prune\nmodel: m.gguf\ndata:\n  calib: {files: [c.jsonl], samples: 64, seq: 256}\n"
+            "stages:\n  - {id: prune, use: prune, with: {ffn: 1280, criterion: wanda}}\nseed: 5\n");
   EXPECT_EQ(r.stages[0].settings.all().at("ffn").from, stage::Value::From::Flag);
   EXPECT_EQ(to_yaml(decode(r.text, "/here/x.yaml", registry()), "/here"), r.text);
 }
 
 TEST(OneStage, ErrorsNameTheOption) {
   const auto text = [](std::map<std::string, std::string> settings) {
-    return error_text([&] { one_stage_recipe({.use = "quantize", .model = "m", .settings = std::move(settings), .folder = "/here"}, registry()); });
+    return error_text([&] {
+      one_stage_recipe({.use = "quantize", .model = "m", .settings = std::move(settings), .folder = "/here"},
+                       registry());
+    });
   };
-  EXPECT_EQ(text({{"group", "x"}}), "--group: error: the setting 'group' must be a whole number from 1 to 4096, or auto, but is 'x'");
-  EXPECT_EQ(text({{"keep_under", "80Mb"}, {"type", "q4_1"}}),
-            "--keep-under: error: the setting 'keep_under' must be a size such as 80MB or 1.5GiB, but is '80Mb'\n"
-            "--type: error: the setting 'type' must be one of q4_0, q8_0, but is 'q4_1'\nhint: did you mean 'q4_0'?");
+  EXPECT_EQ(text({{"group", "x"}}),
+            "--group: error: the setting 'group' must be a whole number from 1 to 4096, or auto, but is 'x'");
+  EXPECT_EQ(
+      text({{"keep_under", "80Mb"}, {"type", "q4_1"}}),
+      "--keep-under: error: the setting 'keep_under' must be a size such as 80MB or 1.5GiB, but is '80Mb'\n"
+      "--type: error: the setting 'type' must be one of q4_0, q8_0, but is 'q4_1'\nhint: did you mean "
+      "'q4_0'?");
   EXPECT_EQ(text({{"method", "gptq"}}),
             "error: the stage 'quantize' (quantize) must have calibration data, but has none\n"
             "hint: add data: {calib: {files: [...], samples: 128, seq: 512}}");
   try {
-    one_stage_recipe({.use = "prune", .model = "m", .settings = {{"ffn", "0"}}, .folder = "/here"}, registry());
+    one_stage_recipe({.use = "prune", .model = "m", .settings = {{"ffn", "0"}}, .folder = "/here"},
+                     registry());
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::Usage);
@@ -226,10 +265,13 @@ TEST(Starter, Decodes) {
 
 TEST(Schema, NamesEveryStageAndMetric) {
   const Json schema = recipe_schema(registry());
-  EXPECT_EQ(schema["properties"]["stages"]["items"]["oneOf"].size(), 5u);
-  EXPECT_EQ(schema["properties"]["stages"]["items"]["oneOf"][1]["properties"]["with"]["properties"]["ffn"]["maximum"], 1 << 20);
+  EXPECT_EQ(schema["properties"]["stages"]["items"]["oneOf"].size(), 6u);
+  EXPECT_EQ(schema["properties"]["stages"]["items"]["oneOf"][1]["properties"]["with"]["properties"]["ffn"]
+                  ["maximum"],
+            1 << 20);
   EXPECT_EQ(schema["required"], Json::parse(R"(["slmc","model","stages"])"));
-  for (const char* key : {"slmc", "name", "model", "data", "stages", "eval", "gates", "report", "seed", "device"}) {
+  for (const char* key :
+       {"slmc", "name", "model", "data", "stages", "eval", "gates", "report", "seed", "device"}) {
     EXPECT_TRUE(schema["properties"].contains(key)) << key;
   }
   EXPECT_EQ(schema["properties"].size(), 10u);
@@ -260,7 +302,8 @@ std::vector<Wrong> wrong_recipes() {
   }
   for (Wrong& w : out) {
     for (std::size_t at; (at = w.recipe.find("\\x")) != std::string::npos;) {
-      w.recipe.replace(at, 4, std::string(1, static_cast<char>(std::stoi(w.recipe.substr(at + 2, 2), nullptr, 16))));
+      w.recipe.replace(at, 4,
+                       std::string(1, static_cast<char>(std::stoi(w.recipe.substr(at + 2, 2), nullptr, 16))));
     }
   }
   return out;
@@ -292,12 +335,14 @@ TEST(Hostile, AliasBombsNestingAndSizeAreRefusedQuickly) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_NE(says(bomb).find("this has an anchor"), std::string::npos);
   EXPECT_EQ(says("slmc: 1\nmodel: " + std::string(60, '[') + std::string(60, ']') + "\n"),
-            "r.yaml:2:39: error: a recipe must be nested at most 32 deep, but goes deeper\n    2 | model: " + std::string(60, '[') +
-                std::string(33, ']') + "\n      | " + std::string(38, ' ') + "^");
-  EXPECT_EQ(says(std::string(2 << 20, 'a')), "r.yaml: error: a recipe must have at most 1048576 bytes, but has 2097152");
+            "r.yaml:2:39: error: a recipe must be nested at most 32 deep, but goes deeper\n    2 | model: " +
+                std::string(60, '[') + std::string(33, ']') + "\n      | " + std::string(38, ' ') + "^");
+  EXPECT_EQ(says(std::string(2 << 20, 'a')),
+            "r.yaml: error: a recipe must have at most 1048576 bytes, but has 2097152");
   std::string many = "a: [";
   for (int i = 0; i < 200000; ++i) many += "1,";
-  EXPECT_NE(says(many + "1]").find("a recipe must have at most 100000 values, but has more"), std::string::npos);
+  EXPECT_NE(says(many + "1]").find("a recipe must have at most 100000 values, but has more"),
+            std::string::npos);
   std::string keys = "slmc: 1\n";
   for (int i = 0; i < 20000; ++i) keys += "k" + std::to_string(i) + ": 1\nk" + std::to_string(i) + ": 1\n";
   const std::string text = says(keys);
@@ -330,7 +375,7 @@ TEST(Hostile, EveryTruncationAndEveryFlippedByte) {
       judge(text);
     }
   }
-  EXPECT_GT(accepted, 100);             // a letter of a file's name may be any other
+  EXPECT_GT(accepted, 100);  // a letter of a file's name may be any other
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// lib/recipe/resolve and keys: a whole chain judged from headers; a key changes when, and only when, something that matters does.
+// lib/recipe/resolve and keys: a whole chain judged from headers; a key changes when, and only when,
+// something that matters does.
 #include "recipe/keys.h"
 #include "recipe/lineage.h"
 #include "tests/unit/error_text.h"
@@ -10,7 +11,10 @@ namespace {
 class ResolveTest : public RunFixture {
  protected:
   std::string says(const std::string& stages, ErrorKind kind = ErrorKind::Recipe) const {
-    const std::string text = "slmc: 1\nmodel: model\ndata: {calib: {files: [data/calib.jsonl]}, train: {files: [data/train.jsonl]}}\nstages:\n" + stages;
+    const std::string text =
+        "slmc: 1\nmodel: model\ndata: {calib: {files: [data/calib.jsonl]}, train: {files: "
+        "[data/train.jsonl]}}\nstages:\n" +
+        stages;
     try {
       resolve(decode(text, "r.yaml", registry()), environment());
     } catch (const Error& error) {
@@ -19,7 +23,8 @@ class ResolveTest : public RunFixture {
     }
     return "accepted";
   }
-  // decode() takes relative paths from the recipe's place; these tests name it r.yaml for short texts, so they run inside the folder.
+  // decode() takes relative paths from the recipe's place; these tests name it r.yaml for short texts, so
+  // they run inside the folder.
   void SetUp() override {
     RunFixture::SetUp();
     before_ = fs::current_path();
@@ -33,8 +38,10 @@ class ResolveTest : public RunFixture {
 };
 
 // Llama by hand: embedding, head, final norm; per block q, k, v, o, two norms, three feed-forward matrices.
-std::int64_t llama_parameters(std::int64_t vocab, std::int64_t hidden, std::int64_t blocks, std::int64_t heads, std::int64_t kv, std::int64_t head, std::int64_t ffn) {
-  return 2 * vocab * hidden + hidden + blocks * (2 * heads * head * hidden + 2 * kv * head * hidden + 2 * hidden + 3 * ffn * hidden);
+std::int64_t llama_parameters(std::int64_t vocab, std::int64_t hidden, std::int64_t blocks,
+                              std::int64_t heads, std::int64_t kv, std::int64_t head, std::int64_t ffn) {
+  return 2 * vocab * hidden + hidden +
+         blocks * (2 * heads * head * hidden + 2 * kv * head * hidden + 2 * hidden + 3 * ffn * hidden);
 }
 
 TEST_F(ResolveTest, ShapesCostsAndContainersThroughAChain) {
@@ -45,13 +52,14 @@ TEST_F(ResolveTest, ShapesCostsAndContainersThroughAChain) {
   EXPECT_EQ(c.stages[1].out.parameters, llama_parameters(67, 30, 1, 6, 2, 10, 32));
   EXPECT_EQ(c.stages[2].out.parameters, c.stages[1].out.parameters);
   EXPECT_EQ(c.stages[0].out.kv_bytes_per_token, 1 * 2 * 10 * 2 * 2);
-  EXPECT_EQ(c.stages[1].out.sizes->dump(), R"({"blocks":1,"hidden":30,"vocab":67,"ffn":32,"kv":2,"heads":6,"head_dim":10})");
+  EXPECT_EQ(c.stages[1].out.sizes->dump(),
+            R"({"blocks":1,"hidden":30,"vocab":67,"ffn":32,"kv":2,"heads":6,"head_dim":10})");
   EXPECT_EQ(c.stages[0].out.container, "hf");
   EXPECT_EQ(c.stages[3].out.container, "gguf");
   EXPECT_FALSE(c.stages[2].out.quantized);
   EXPECT_TRUE(c.stages[3].out.quantized);
   EXPECT_TRUE(c.stages[1].out.exact);
-  EXPECT_EQ(c.recipe.stages[1].settings.integer("align"), 32);      // auto: q8_0 has blocks of 32
+  EXPECT_EQ(c.recipe.stages[1].settings.integer("align"), 32);  // auto: q8_0 has blocks of 32
   EXPECT_EQ(c.recipe.stages[1].settings.all().at("align").from, stage::Value::From::Auto);
   EXPECT_EQ(c.stages[2].models.at("teacher").key, c.model_key);
   EXPECT_EQ(c.stages[2].models.at("model").key, c.stages[1].key);
@@ -59,7 +67,7 @@ TEST_F(ResolveTest, ShapesCostsAndContainersThroughAChain) {
   EXPECT_GT(c.disk_bytes, 0u);
   for (const StageForecast& s : c.stages) EXPECT_GT(s.peak_bytes, 0u);
   const Json json = to_json(c);
-  EXPECT_EQ(json["schema"], "slmc.plan/1");
+  EXPECT_EQ(json["name"], "demo");
   EXPECT_EQ(json["stages"][1]["settings"]["align"].dump(), R"({"value":32,"from":"auto"})");
   EXPECT_EQ(json["stages"][1]["settings"]["ffn"].dump(), R"({"value":32,"from":"recipe"})");
   EXPECT_EQ(json["stages"][1]["settings"]["refit"].dump(), R"({"value":true,"from":"default"})");
@@ -84,7 +92,8 @@ TEST_F(ResolveTest, SettingsThatTheShapesForbid) {
             "      |                                     ^~ nearest: 32 and 64");
   EXPECT_EQ(says("  - {id: w, use: prune, with: {ffn: 33, align: 1}}\n"), "accepted");
   EXPECT_EQ(says("  - {id: d, use: drop, with: {layers: 2}}\n"),
-            "r.yaml:5:39: error: the setting 'layers' must leave at least one of the 2 blocks of 'model', but is 2\n"
+            "r.yaml:5:39: error: the setting 'layers' must leave at least one of the 2 blocks of 'model', "
+            "but is 2\n"
             "    5 |   - {id: d, use: drop, with: {layers: 2}}\n"
             "      |                                       ^");
   EXPECT_EQ(says("  - {id: a, use: drop, with: {layers: 1}}\n  - {id: d, use: drop, with: {list: [1]}}\n"),
@@ -97,9 +106,35 @@ TEST_F(ResolveTest, SettingsThatTheShapesForbid) {
             "      |                                     ^");
 }
 
+TEST_F(ResolveTest, AStageThatCutsMustBeToldWhatOnce) {
+  EXPECT_EQ(says("  - {id: d, use: drop}\n"),
+            "r.yaml:5:10: error: the stage 'd' (drop) must have one of layers, list, but has none\n"
+            "    5 |   - {id: d, use: drop}\n"
+            "      |          ^");
+  EXPECT_EQ(says("  - {id: d, use: drop, with: {layers: 1, list: [0]}}\n"),
+            "r.yaml:5:48: error: the stage 'd' (drop) must have one of 'layers' and 'list', but has both\n"
+            "    5 |   - {id: d, use: drop, with: {layers: 1, list: [0]}}\n"
+            "      |                                                ^");
+}
+
+TEST_F(ResolveTest, AnEditDoesWhatItsPlanSays) {
+  ir::Plan plan(ir::load((root_ / "model").string()));
+  plan.take["block"] = {1};
+  ir::write_plan(root_ / "edit", plan);
+  const Chain c =
+      chain("slmc: 1\nmodel: model\nstages: [{id: e, use: edit, with: {plan: edit/plan.json}}]\n");
+  EXPECT_EQ(c.stages[0].out.parameters, llama_parameters(67, 30, 1, 6, 2, 10, 44));
+  EXPECT_NE(
+      says(
+          "  - {id: d, use: drop, with: {layers: 1}}\n  - {id: e, use: edit, with: {plan: edit/plan.json}}\n")
+          .find("r.yaml:6:"),
+      std::string::npos);
+}
+
 TEST_F(ResolveTest, NoDenseStageAfterQuantization) {
   EXPECT_EQ(says("  - {id: q, use: quantize}\n  - {id: w, use: prune, with: {ffn: 32}}\n"),
-            "r.yaml:6:10: error: the stage 'w' (prune) must come before quantization, but 'q' has quantized the weights\n"
+            "r.yaml:6:10: error: the stage 'w' (prune) must come before quantization, but 'q' has quantized "
+            "the weights\n"
             "    6 |   - {id: w, use: prune, with: {ffn: 32}}\n"
             "      |          ^ move it before 'q'");
   EXPECT_EQ(says("  - {id: q, use: quantize}\n  - {id: c, use: convert}\n"), "accepted");
@@ -108,21 +143,31 @@ TEST_F(ResolveTest, NoDenseStageAfterQuantization) {
 TEST_F(ResolveTest, MissingFilesAreDataOrModelErrors) {
   fs::remove(root_ / "data/train.jsonl");
   EXPECT_EQ(says("  - {id: h, use: distill, with: {teacher: $model}}\n", ErrorKind::Data),
-            "r.yaml:3:60: error: the file must exist, but '" + (root_ / "data/train.jsonl").string() + "' does not\n"
-            "    3 | data: {calib: {files: [data/calib.jsonl]}, train: {files: [data/train.jsonl]}}\n"
-            "      |                                                            ^~~~~~~~~~~~~~~~ did you mean '" + (root_ / "data/calib.jsonl").string() + "'?");
+            "r.yaml:3:60: error: the file must exist, but '" + (root_ / "data/train.jsonl").string() +
+                "' does not\n"
+                "    3 | data: {calib: {files: [data/calib.jsonl]}, train: {files: [data/train.jsonl]}}\n"
+                "      |                                                            ^~~~~~~~~~~~~~~~ did you "
+                "mean '" +
+                (root_ / "data/calib.jsonl").string() + "'?");
 }
 
 TEST_F(ResolveTest, MissingTeachersAreModelErrorsAndMixturesTheRecipes) {
   EXPECT_EQ(says("  - {id: h, use: distill, with: {teacher: modell}}\n", ErrorKind::Model),
-            "r.yaml:5:43: error: the model of 'teacher' must exist, but '" + (root_ / "modell").string() + "' does not\n"
-            "    5 |   - {id: h, use: distill, with: {teacher: modell}}\n"
-            "      |                                           ^~~~~~ did you mean '" + (root_ / "model").string() + "'?");
-  EXPECT_NE(says("  - {id: h, use: distill, with: {teacher: modell}}\n  - {id: d, use: drop, with: {layers: 5}}\n").find("must leave at least one"), std::string::npos);
+            "r.yaml:5:43: error: the model of 'teacher' must exist, but '" + (root_ / "modell").string() +
+                "' does not\n"
+                "    5 |   - {id: h, use: distill, with: {teacher: modell}}\n"
+                "      |                                           ^~~~~~ did you mean '" +
+                (root_ / "model").string() + "'?");
+  EXPECT_NE(
+      says("  - {id: h, use: distill, with: {teacher: modell}}\n  - {id: d, use: drop, with: {layers: 5}}\n")
+          .find("must leave at least one"),
+      std::string::npos);
 }
 
 TEST_F(ResolveTest, UnusedDataIsAWarning) {
-  const Chain c = chain("slmc: 1\nmodel: model\ndata: {calib: {files: [data/none.jsonl]}}\nstages: [{id: d, use: drop, with: {layers: 1}}]\n");
+  const Chain c = chain(
+      "slmc: 1\nmodel: model\ndata: {calib: {files: [data/none.jsonl]}}\nstages: [{id: d, use: drop, with: "
+      "{layers: 1}}]\n");
   EXPECT_EQ(c.warnings, std::vector<std::string>{"the data 'calib' is used by no stage"});
 }
 
@@ -156,13 +201,15 @@ TEST_F(ResolveTest, KeysChangeWithEachInputThatMattersFromThereOn) {
   const std::vector<std::string> base = keys(chain());
   EXPECT_EQ(changed(base, keys(chain())), "");
   const std::string all = "depth width heal small";
-  const auto with = [&](const std::vector<std::string>& set) { return changed(base, keys(chain(kRecipe, "work", set))); };
+  const auto with = [&](const std::vector<std::string>& set) {
+    return changed(base, keys(chain(kRecipe, "work", set)));
+  };
   EXPECT_EQ(with({"depth.search=influence"}), all);
   EXPECT_EQ(with({"width.criterion=magnitude"}), "width heal small");
   EXPECT_EQ(with({"heal.tokens=2k"}), "heal small");
   EXPECT_EQ(with({"small.type=q4_0"}), "small");
   EXPECT_EQ(with({"seed=1"}), all);
-  EXPECT_EQ(with({"data.calib.samples=5"}), all);                    // greedy-kl calibrates
+  EXPECT_EQ(with({"data.calib.samples=5"}), all);  // greedy-kl calibrates
   EXPECT_EQ(with({"data.train.seq=32"}), "heal small");
   EXPECT_EQ(with({"heal.teacher=$depth"}), "heal small");
   EXPECT_EQ(with({"width.align=16"}), "width heal small");
@@ -200,7 +247,8 @@ TEST_F(ResolveTest, KeysDoNotChangeWithWhatDoesNotMatter) {
   text.replace(text.find("windows: 2"), 10, "windows: 3");
   EXPECT_EQ(changed(base, keys(chain(text))), "");
   EXPECT_EQ(changed(base, keys(chain(kRecipe, "elsewhere"))), "");
-  EXPECT_EQ(changed(base, keys(chain(kRecipe, "work", {"width.refit=true"}))), "");     // the default, spelled out
+  EXPECT_EQ(changed(base, keys(chain(kRecipe, "work", {"width.refit=true"}))),
+            "");  // the default, spelled out
   write_text(root_ / "model/lineage.json", "[]");
   write_text(root_ / "model/README.md", "notes");
   write_text(root_ / "model/.hidden", "x");
@@ -215,7 +263,8 @@ TEST_F(ResolveTest, KeysDoNotChangeWithWhatDoesNotMatter) {
 
 TEST_F(ResolveTest, PathSettingsCountByContent) {
   write_text(root_ / "plan.json", "{}");
-  const std::string text = "slmc: 1\nmodel: model\nstages: [{id: q, use: quantize, with: {plan: plan.json}}]\n";
+  const std::string text =
+      "slmc: 1\nmodel: model\nstages: [{id: q, use: quantize, with: {plan: plan.json}}]\n";
   const std::vector<std::string> base = keys(chain(text));
   EXPECT_EQ(keys(chain(text)), base);
   write_text(root_ / "plan.json", "{ }");
@@ -223,14 +272,17 @@ TEST_F(ResolveTest, PathSettingsCountByContent) {
 }
 
 TEST_F(ResolveTest, StagesOfTheFrontProgramDoNotDependOnTheEngine) {
-  const std::string text = "slmc: 1\nmodel: model\nstages: [{id: c, use: convert, with: {to: gguf, type: f32}}]\n";
+  const std::string text =
+      "slmc: 1\nmodel: model\nstages: [{id: c, use: convert, with: {to: gguf, type: f32}}]\n";
   Environment other = environment();
   other.facts = EngineFacts{};
-  EXPECT_EQ(keys(chain(text)), keys(resolve(decode(text, (root_ / "recipe.yaml").string(), registry()), other)));
+  EXPECT_EQ(keys(chain(text)),
+            keys(resolve(decode(text, (root_ / "recipe.yaml").string(), registry()), other)));
 }
 
 TEST(SourceHash, OnePerMethodFolder) {
-  const std::string all = source_hash(""), shared = source_hash("lib"), pruning = source_hash("pruning"), distillation = source_hash("distillation");
+  const std::string all = source_hash(""), shared = source_hash("lib"), pruning = source_hash("pruning"),
+                    distillation = source_hash("distillation");
   EXPECT_EQ(all.size(), 64u);
   EXPECT_NE(all, shared);
   EXPECT_NE(pruning, shared);

@@ -1,6 +1,7 @@
 #pragma once
-// A folder with a tiny model, data and a recipe, and an engine made of a function: it really loads, cuts and writes models through ir, but
-// trains and measures nothing. Every number that it reports follows from the job.
+// A folder with a tiny model, data and a recipe, and an engine made of a function: it really loads, cuts and
+// writes models through ir, but trains and measures nothing. Every number that it reports follows from the
+// job.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -24,9 +25,12 @@ namespace fs = std::filesystem;
 class RunFixture : public ::testing::Test {
  protected:
   void SetUp() override {
-    // In memory where there is such a place: a run flushes a hundred files, and the loops of these tests make hundreds of runs.
-    const fs::path base = ::access("/dev/shm", W_OK) == 0 ? fs::path("/dev/shm") : fs::path(::testing::TempDir());
-    root_ = base / ("slmc-run-" + std::to_string(::getpid()) + "-" + ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    // In memory where there is such a place: a run flushes a hundred files, and the loops of these tests make
+    // hundreds of runs.
+    const fs::path base =
+        ::access("/dev/shm", W_OK) == 0 ? fs::path("/dev/shm") : fs::path(::testing::TempDir());
+    root_ = base / ("slmc-run-" + std::to_string(::getpid()) + "-" +
+                    ::testing::UnitTest::GetInstance()->current_test_info()->name());
     fs::remove_all(root_);
     fs::create_directories(root_ / "data");
     fs::copy(SLMC_SOURCE_DIR "/tests/data/tiny/llama", root_ / "model", fs::copy_options::recursive);
@@ -67,7 +71,8 @@ class RunFixture : public ::testing::Test {
     o.least_free_disk = 0;
     return o;
   }
-  Chain chain(const std::string& text = kRecipe, const std::string& work = "work", const std::vector<std::string>& set = {}) const {
+  Chain chain(const std::string& text = kRecipe, const std::string& work = "work",
+              const std::vector<std::string>& set = {}) const {
     return resolve(decode(text, (root_ / "recipe.yaml").string(), registry(), set), environment(work));
   }
   RunResult run_it(const std::string& text = kRecipe, const std::string& work = "work") {
@@ -87,9 +92,11 @@ class RunFixture : public ::testing::Test {
       std::iota(out.begin(), out.end(), 0);
       return out;
     };
-    if (job.op == "drop" && job.settings.has("layers")) plan.take["block"] = first(model.blocks() - job.settings.integer("layers"));
+    if (job.op == "drop" && job.settings.has("layers"))
+      plan.take["block"] = first(model.blocks() - job.settings.integer("layers"));
     if (job.op == "prune" && job.settings.has("ffn")) {
-      for (std::int64_t b = 0; b < model.blocks(); ++b) plan.take["block." + std::to_string(b) + ".ffn"] = first(job.settings.integer("ffn"));
+      for (std::int64_t b = 0; b < model.blocks(); ++b)
+        plan.take["block." + std::to_string(b) + ".ffn"] = first(job.settings.integer("ffn"));
     }
     return ir::apply(plan, model);
   }
@@ -115,14 +122,20 @@ class RunFixture : public ::testing::Test {
       write_text(fs::path(job.out) / "plan.json", "{\"settings\": " + to_json(job.settings).dump() + "}\n");
     }
     events({{"event", "progress"}, {"what", "writing"}, {"done", 1}, {"of", 1}});
-    return {{"event", "result"}, {"seed", job.seed}, {"resolved", {}}, {"measured", {{"seconds", 1.5 + ++clock_}, {"cpu_seconds", 1.0}, {"peak_bytes", 1000 + clock_}}}};
+    return {{"event", "result"},
+            {"seed", job.seed},
+            {"resolved", {}},
+            {"measured", {{"seconds", 1.5 + ++clock_}, {"cpu_seconds", 1.0}, {"peak_bytes", 1000 + clock_}}}};
   }
 
   Json evaluated(const stage::Job& job, const Sink& events) {
     events({{"event", "progress"}, {"what", "eval"}, {"done", 1}, {"of", 1}});
-    const double ppl = 10.0 + static_cast<double>(sha256(job.model.substr(job.model.rfind('/') - 3)).front()) / 100;
+    const double ppl =
+        10.0 + static_cast<double>(sha256(job.model.substr(job.model.rfind('/') - 3)).front()) / 100;
     Json task = {{"task", "ppl"}, {"ppl", ppl}, {"nll", std::log(ppl)}, {"bits_per_byte", 1.0}};
-    if (job.models.contains("reference")) task.update(Json{{"reference_ppl", 10.0}, {"ppl_ratio", ppl / 10}, {"kl", 0.1}, {"top1_agreement", 0.8}});
+    if (job.models.contains("reference"))
+      task.update(
+          Json{{"reference_ppl", 10.0}, {"ppl_ratio", ppl / 10}, {"kl", 0.1}, {"top1_agreement", 0.8}});
     Json tasks = Json::array();
     for (std::size_t i = 0; i < job.settings.data("tasks").size(); ++i) tasks.push_back(task);
     return {{"event", "result"}, {"tasks", tasks}};
@@ -155,16 +168,20 @@ class RunFixture : public ::testing::Test {
         text = lineage.dump();
       }
       // The test's folders differ from run to run; nothing but their place may.
-      for (std::size_t at; (at = text.find((root_ / work).string())) != std::string::npos;) text.replace(at, (root_ / work).string().size(), "WORK");
+      for (std::size_t at; (at = text.find((root_ / work).string())) != std::string::npos;)
+        text.replace(at, (root_ / work).string().size(), "WORK");
       out[entry.path().lexically_relative(root_ / work).string()] = sha256(text);
     }
     return out;
   }
-  int count(const std::string& op) const { return static_cast<int>(std::count(jobs_.begin(), jobs_.end(), op)); }
+  int count(const std::string& op) const {
+    return static_cast<int>(std::count(jobs_.begin(), jobs_.end(), op));
+  }
   std::vector<std::string> states() const {
     std::vector<std::string> out;
     for (const Json& e : events_) {
-      if (e.value("event", "") == "stage") out.push_back(e["stage"].get<std::string>() + " " + e["state"].get<std::string>());
+      if (e.value("event", "") == "stage")
+        out.push_back(e["stage"].get<std::string>() + " " + e["state"].get<std::string>());
     }
     return out;
   }

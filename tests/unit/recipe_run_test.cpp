@@ -21,11 +21,12 @@ TEST_F(RunTest, MakesEveryStageAndMeasuresIt) {
   const Chain c = chain();
   const RunResult r = run(c, options(), engine(), sink());
   EXPECT_EQ(jobs_, (Names{"eval", "drop", "eval", "prune", "eval", "distill", "eval", "quantize", "eval"}));
-  EXPECT_EQ(states(), (Names{"depth started", "depth done", "width started", "width done", "heal started", "heal done", "small started", "small done"}));
+  EXPECT_EQ(states(), (Names{"depth started", "depth done", "width started", "width done", "heal started",
+                             "heal done", "small started", "small done"}));
   ASSERT_EQ(r.rows.size(), 5u);
   for (std::size_t i = 0; i < 4; ++i) {
     const Row& row = r.rows[i + 1];
-    EXPECT_EQ(row.artefact.parameters, c.stages[i].out.parameters);         // the forecast was right
+    EXPECT_EQ(row.artefact.parameters, c.stages[i].out.parameters);  // the forecast was right
     EXPECT_EQ(row.folder, stage_folder(root_ / "work", i + 1, c.recipe.stages[i].id, c.stages[i].key));
     EXPECT_TRUE(fs::exists(row.folder / "manifest.json"));
     EXPECT_TRUE(fs::exists(row.folder / "result.json"));
@@ -44,7 +45,8 @@ TEST_F(RunTest, MakesEveryStageAndMeasuresIt) {
   EXPECT_TRUE(r.gates_met);
   ASSERT_EQ(r.gates.size(), 2u);
   EXPECT_EQ(r.output, r.rows[4].path);
-  for (const auto& entry : fs::directory_iterator(root_ / "work")) EXPECT_FALSE(entry.path().filename().string().starts_with("."));
+  for (const auto& entry : fs::directory_iterator(root_ / "work"))
+    EXPECT_FALSE(entry.path().filename().string().starts_with("."));
   EXPECT_EQ(kept_gemm(root_ / "work"), "onednn");
   EXPECT_EQ(kept_gemm(root_ / "work", "cuda:0"), "");
 }
@@ -55,10 +57,13 @@ TEST_F(RunTest, TheJobHoldsEverythingThatTheOpNeeds) {
   o.device = "cpu";
   o.max_ram = 5;
   stage::Job job;
-  run(chain(), o, [&](const stage::Job& j, const Sink& s) {
-    if (j.op == "distill") job = j;
-    return compute(j, s);
-  }, sink());
+  run(
+      chain(), o,
+      [&](const stage::Job& j, const Sink& s) {
+        if (j.op == "distill") job = j;
+        return compute(j, s);
+      },
+      sink());
   EXPECT_EQ(job.models.at("teacher"), (root_ / "model").string());
   EXPECT_TRUE(fs::exists(job.model + "/config.json"));
   EXPECT_EQ((*job.data)["train"]["files"][0], (root_ / "data/train.jsonl").string());
@@ -81,7 +86,7 @@ TEST_F(RunTest, ASecondRunReusesEverything) {
   EXPECT_EQ(states(), (Names{"depth reused", "width reused", "heal reused", "small reused"}));
   EXPECT_EQ(contents("work"), before);
   for (std::size_t i = 1; i < r.rows.size(); ++i) EXPECT_TRUE(r.rows[i].reused);
-  EXPECT_EQ(r.rows[1].seconds, 2.5);                      // as first measured
+  EXPECT_EQ(r.rows[1].seconds, 2.5);  // as first measured
   EXPECT_TRUE(chain().stages[0].reused);
   EXPECT_EQ(chain().stages[0].why, "");
 }
@@ -96,7 +101,7 @@ TEST_F(RunTest, OnlyWhatChangedRunsAgain) {
   run_it(text);
   EXPECT_EQ(jobs_, (Names{"distill", "eval", "quantize", "eval"}));
   jobs_.clear();
-  run_it();                                               // and back: nothing
+  run_it();  // and back: nothing
   EXPECT_EQ(jobs_, Names{});
 }
 
@@ -145,14 +150,17 @@ TEST_F(RunTest, ForceMakesOneStageAgainAndTheSameBytes) {
   run(chain(), o, engine(), sink());
   EXPECT_EQ(jobs_, (Names{"drop", "prune", "distill", "quantize"}));
   o.force = {"widht"};
-  EXPECT_EQ(error_text([&] { run(chain(), o, engine(), sink()); }), "error: the option --force must name a stage of the recipe, but 'widht' is none\nhint: did you mean 'width'?");
+  EXPECT_EQ(error_text([&] { run(chain(), o, engine(), sink()); }),
+            "error: the option --again must name a stage of the recipe, but 'widht' is none\nhint: did you "
+            "mean 'width'?");
 }
 
 TEST_F(RunTest, UntilAndFrom) {
   RunOptions o = options();
   o.from = "width";
   EXPECT_EQ(error_text([&] { run(chain(), o, engine(), sink()); }),
-            "error: the stages before --from width must be finished, but 'depth' is not\nhint: run without --from, or begin at that stage");
+            "error: the stages before --from width must be finished, but 'depth' is not\nhint: run without "
+            "--from, or begin at that stage");
   EXPECT_EQ(jobs_, Names{});
   o = options();
   o.until = "depth";
@@ -201,7 +209,9 @@ TEST_F(RunTest, KeepLastLeavesOneModelAndStillReusesIt) {
 
 TEST_F(RunTest, GatesThatAreNotMetAreAResultNotAnError) {
   std::string text = kRecipe;
-  text.replace(text.find("gates:"), std::string::npos, "gates: {ppl_ratio: {max: 0.5}, file_bytes: {min: 1, max: 1MB}, parameters: {max: 10}, seconds: {max: 1h}}\n");
+  text.replace(text.find("gates:"), std::string::npos,
+               "gates: {ppl_ratio: {max: 0.5}, file_bytes: {min: 1, max: 1MB}, parameters: {max: 10}, "
+               "seconds: {max: 1h}}\n");
   const RunResult r = run_it(text);
   ASSERT_EQ(r.gates.size(), 4u);
   EXPECT_FALSE(r.gates_met);
@@ -214,11 +224,14 @@ TEST_F(RunTest, GatesThatAreNotMetAreAResultNotAnError) {
 }
 
 TEST_F(RunTest, AnUnmeasuredGateIsNotMet) {
-  const RunResult r = run(chain(), options(), [&](const stage::Job& job, const Sink& s) {
-    Json result = compute(job, s);
-    if (job.op == "eval") result["tasks"][0].erase("ppl_ratio");
-    return result;
-  }, sink());
+  const RunResult r = run(
+      chain(), options(),
+      [&](const stage::Job& job, const Sink& s) {
+        Json result = compute(job, s);
+        if (job.op == "eval") result["tasks"][0].erase("ppl_ratio");
+        return result;
+      },
+      sink());
   EXPECT_FALSE(r.gates_met);
   EXPECT_FALSE(r.gates[0].value.has_value());
 }
@@ -279,7 +292,7 @@ TEST_F(KillTest, TrainingGoesOnFromItsCheckpoint) {
 
 TEST_F(KillTest, AWholeFolderThatOnlyLacksItsNameIsTakenUp) {
   const RunResult r = run_it();
-  fs::rename(r.rows[2].folder, partial_folder(r.rows[2].folder));     // killed between manifest and rename
+  fs::rename(r.rows[2].folder, partial_folder(r.rows[2].folder));  // killed between manifest and rename
   jobs_.clear();
   run_it();
   EXPECT_EQ(jobs_, Names{});
@@ -300,10 +313,13 @@ TEST_F(KillTest, LeftoversOfOtherSettingsAreSweptButNotThoseInUse) {
 
 TEST_F(RunTest, AnInterruptKeepsWhatIsThereAndNamesTheStage) {
   on_event_ = [&](const Json& e) {
-    if (e.value("what", "") == "training" && e["done"] == 1) throw Error(ErrorKind::Interrupted, "stopped as asked; the checkpoint is saved");
+    if (e.value("what", "") == "training" && e["done"] == 1)
+      throw Error(ErrorKind::Interrupted, "stopped as asked; the checkpoint is saved");
   };
   const std::string text = error_text([&] { run_it(); });
-  EXPECT_EQ(text, "error: stopped as asked; the checkpoint is saved\n  in stage 'heal' (distill); finished stages are kept, the same command goes on from here");
+  EXPECT_EQ(text,
+            "error: stopped as asked; the checkpoint is saved\n  in stage 'heal' (distill); finished stages "
+            "are kept, the same command goes on from here");
   on_event_ = nullptr;
   steps_.clear();
   run_it();
@@ -349,14 +365,19 @@ TEST_F(RunTest, AFullDiskAtAnyWriteIsAnErrorAndTheNextRunGivesTheSameBytes) {
 }
 
 TEST_F(RunTest, AFailedStageLeavesNothingButCheckpoints) {
-  EXPECT_THROW(run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
-    if (job.op != "prune") return compute(job, s);
-    fs::create_directories(job.out);
-    write_text(fs::path(job.out) / "half", "x");
-    throw Error(ErrorKind::Numeric, "the loss must be finite, but is NaN");
-  }, sink()), Error);
+  EXPECT_THROW(run(
+                   chain(), options(),
+                   [&](const stage::Job& job, const Sink& s) -> Json {
+                     if (job.op != "prune") return compute(job, s);
+                     fs::create_directories(job.out);
+                     write_text(fs::path(job.out) / "half", "x");
+                     throw Error(ErrorKind::Numeric, "the loss must be finite, but is NaN");
+                   },
+                   sink()),
+               Error);
   Names names;
-  for (const auto& entry : fs::directory_iterator(root_ / "work")) names.push_back(entry.path().filename().string().substr(0, 8));
+  for (const auto& entry : fs::directory_iterator(root_ / "work"))
+    names.push_back(entry.path().filename().string().substr(0, 8));
   std::sort(names.begin(), names.end());
   EXPECT_EQ(names, (Names{"01-depth", "engine.j", "eval"}));
 }
@@ -364,21 +385,33 @@ TEST_F(RunTest, AFailedStageLeavesNothingButCheckpoints) {
 TEST_F(RunTest, AStageThatWritesNothingOrNonsenseIsAnError) {
   const auto with = [&](const std::function<void(const stage::Job&)>& write) {
     return error_text([&] {
-      run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
-        if (job.op == "eval") return compute(job, s);
-        write(job);
-        return Json{{"event", "result"}};
-      }, sink());
+      run(
+          chain(), options(),
+          [&](const stage::Job& job, const Sink& s) -> Json {
+            if (job.op == "eval") return compute(job, s);
+            write(job);
+            return Json{{"event", "result"}};
+          },
+          sink());
     });
   };
-  EXPECT_NE(with([](const stage::Job&) {}).find("the stage must have written its model, but 'model' is missing"), std::string::npos);
-  EXPECT_NE(with([](const stage::Job& job) { fs::create_directories(job.out); }).find("a model folder must hold config.json"), std::string::npos);
+  EXPECT_NE(
+      with([](const stage::Job&) {}).find("the stage must have written its model, but 'model' is missing"),
+      std::string::npos);
+  EXPECT_NE(with([](const stage::Job& job) {
+              fs::create_directories(job.out);
+            }).find("a model folder must hold config.json"),
+            std::string::npos);
 }
 
 TEST_F(RunTest, AnEvaluationOfTheWrongFormIsNotKept) {
-  EXPECT_THROW(run(chain(), options(), [&](const stage::Job& job, const Sink& s) -> Json {
-    return job.op == "eval" ? Json{{"tasks", 3}} : compute(job, s);
-  }, sink()), Error);
+  EXPECT_THROW(run(
+                   chain(), options(),
+                   [&](const stage::Job& job, const Sink& s) -> Json {
+                     return job.op == "eval" ? Json{{"tasks", 3}} : compute(job, s);
+                   },
+                   sink()),
+               Error);
   EXPECT_NO_THROW(run_it());
 }
 
@@ -388,9 +421,10 @@ TEST_F(RunTest, TwoRunsOfOneStageDoNotMeet) {
   fs::create_directories(partial);
   const FolderLock lock(partial);
   const std::string text = error_text([&] { run(c, options(), engine(), sink()); });
-  EXPECT_EQ(text, partial.string() + ": error: the folder must be free, but process " + std::to_string(::getpid()) +
-                      " is using it\nhint: wait for it to end, or stop it\n"
-                      "  in stage 'depth' (drop); finished stages are kept, the same command goes on from here");
+  EXPECT_EQ(text,
+            partial.string() + ": error: the folder must be free, but process " + std::to_string(::getpid()) +
+                " is using it\nhint: wait for it to end, or stop it\n"
+                "  in stage 'depth' (drop); finished stages are kept, the same command goes on from here");
 }
 
 TEST_F(RunTest, TheDiskIsCheckedBeforeAnythingStarts) {
@@ -401,7 +435,8 @@ TEST_F(RunTest, TheDiskIsCheckedBeforeAnythingStarts) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::Resource);
-    EXPECT_NE(error.message().find("the disk must have about 1152.9 PB free, but has "), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("the disk must have about 1152.9 PB free, but has "), std::string::npos)
+        << error.message();
   }
   EXPECT_EQ(jobs_, Names{});
 }
@@ -416,7 +451,10 @@ TEST_F(RunTest, TheLastModelIsDelivered) {
   EXPECT_EQ(read_text(o.output), read_text(r.rows[4].path));
   EXPECT_EQ(read_lineage(o.output).size(), 4u);
   jobs_.clear();
-  EXPECT_NE(error_text([&] { run(chain(), o, engine(), sink()); }).find("the output must be new, but is there already"), std::string::npos);
+  EXPECT_NE(error_text([&] {
+              run(chain(), o, engine(), sink());
+            }).find("the output must be new, but is there already"),
+            std::string::npos);
   o.replace_output = true;
   EXPECT_NO_THROW(run(chain(), o, engine(), sink()));
   o = options();
@@ -467,14 +505,22 @@ TEST_F(RunTest, TheRecipeFromALineageHasTheSameKeys) {
 TEST_F(RunTest, LineagesThatCannotBeARecipeSayWhy) {
   const RunResult r = run_it();
   const Json lineage = read_lineage(r.rows[4].path);
-  const auto text = [&](const Json& entries) { return error_text([&] { recipe_from_lineage(entries, registry(), root_); }); };
-  EXPECT_EQ(text(Json::array()), "error: the model must have a lineage to make a recipe of, but has none\nhint: only models that slmc made have one");
+  const auto text = [&](const Json& entries) {
+    return error_text([&] { recipe_from_lineage(entries, registry(), root_); });
+  };
+  EXPECT_EQ(text(Json::array()),
+            "error: the model must have a lineage to make a recipe of, but has none\nhint: only models that "
+            "slmc made have one");
   Json other = lineage;
   other[2]["recipe"]["seed"] = 5;
-  EXPECT_NE(text(other).find("the stages must share one seed, but the stage 'heal' was made with another"), std::string::npos);
+  EXPECT_NE(text(other).find("the stages must share one seed, but the stage 'heal' was made with another"),
+            std::string::npos);
   other = lineage;
   other[1]["stage"] = "melt";
-  EXPECT_NE(text(other).find("the stage 'width' must use one of drop, prune, distill, quantize, convert, but uses 'melt'"), std::string::npos);
+  EXPECT_NE(
+      text(other).find(
+          "the stage 'width' must use one of drop, prune, distill, quantize, convert, edit, but uses 'melt'"),
+      std::string::npos);
   other = lineage;
   other[1]["data"]["calib"] = {{"spec", {{"files", {"x"}}}}};
   EXPECT_NE(text(other).find("the stages must share the data 'calib'"), std::string::npos);
@@ -497,8 +543,10 @@ TEST_F(RunTest, BrokenLineagesAreModelErrorsWhateverTheyHold) {
   }
   EXPECT_GT(broken, 200);
   write_text(root_ / "m.gguf.lineage.json", R"([{"slmc_lineage": 2}])");
-  EXPECT_EQ(error_text([&] { read_lineage(root_ / "m.gguf"); }), (root_ / "m.gguf.lineage.json").string() +
-            ": error: the lineage must be of version 1 or older, but is of version 2\nhint: read it with the newer slmc that wrote it");
+  EXPECT_EQ(error_text([&] { read_lineage(root_ / "m.gguf"); }),
+            (root_ / "m.gguf.lineage.json").string() +
+                ": error: the lineage must be of version 1 or older, but is of version 2\nhint: read it with "
+                "the newer slmc that wrote it");
 }
 
 TEST_F(RunTest, EventsGoToTheFileAsTheyCome) {
@@ -509,7 +557,8 @@ TEST_F(RunTest, EventsGoToTheFileAsTheyCome) {
   std::vector<Json> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(Json::parse(line));
   ASSERT_EQ(lines.size(), events_.size());
-  EXPECT_EQ(lines.front().dump(), R"({"event":"run","recipe":"demo","stages":["depth","width","heal","small"]})");
+  EXPECT_EQ(lines.front().dump(),
+            R"({"event":"run","recipe":"demo","stages":["depth","width","heal","small"]})");
   EXPECT_EQ(lines.back().dump(), events_.back().dump());
   EXPECT_EQ(lines.back()["event"], "gate");
   for (const Json& e : lines) {

@@ -1,4 +1,5 @@
-// lib/report: tables as terminals show them, pictures with the same bytes for the same data, and a page that stands alone.
+// lib/report: tables as terminals show them, pictures with the same bytes for the same data, and a page that
+// stands alone.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -25,7 +26,8 @@ std::string unbalanced(const std::string& text) {
     if (end == std::string::npos) return "unclosed tag";
     const std::string tag = text.substr(at + 1, end - at - 1);
     if (tag.starts_with("!") || tag.ends_with("/")) continue;
-    const std::string name = tag.substr(tag.starts_with("/") ? 1 : 0, tag.find_first_of(" \n", 1) - (tag.starts_with("/") ? 1 : 0));
+    const std::string name = tag.substr(tag.starts_with("/") ? 1 : 0,
+                                        tag.find_first_of(" \n", 1) - (tag.starts_with("/") ? 1 : 0));
     if (std::find(empty.begin(), empty.end(), name) != empty.end()) continue;
     if (!tag.starts_with("/")) {
       open.push_back(name);
@@ -58,7 +60,9 @@ TEST(Table, TooWideTablesLoseTextNotNumbers) {
   EXPECT_EQ(render(table, {.width = 5}), "path         size\na/very/…  12.5 MB\n");
 }
 
-TEST(Table, PlainCellsHoldNoTabs) { EXPECT_EQ(render({{"a"}, {{"x\ty\nz"}}, {}}, {.plain = true}), "a\nx y z\n"); }
+TEST(Table, PlainCellsHoldNoTabs) {
+  EXPECT_EQ(render({{"a"}, {{"x\ty\nz"}}, {}}, {.plain = true}), "a\nx y z\n");
+}
 
 TEST(Ticks, AreRoundAndInside) {
   EXPECT_EQ(ticks(0, 100, Scale::Linear, 5), (std::vector<double>{0, 20, 40, 60, 80, 100}));
@@ -69,7 +73,7 @@ TEST(Ticks, AreRoundAndInside) {
   EXPECT_TRUE(ticks(0, std::nan(""), Scale::Linear, 5).empty());
   for (const double least : {0.0, 1e-9, 3.7, 1e12}) {
     for (const double span : {1e-6, 0.3, 7.0, 5e9}) {
-      if (span < least * 1e-9) continue;              // a double has no numbers between
+      if (span < least * 1e-9) continue;  // a double has no numbers between
       const std::vector<double> all = ticks(least, least + span, Scale::Linear, 6);
       ASSERT_GE(all.size(), 3u) << least << " " << span;
       ASSERT_LE(all.size(), 14u);
@@ -85,8 +89,8 @@ TEST(Svg, PointsLieWhereTheScaleSays) {
   chart.x.most = 10;
   chart.y.least = 0;
   chart.y.most = 1;
-  chart.width = 184;            // 100 px of plot between margins 64 and 20
-  chart.height = 186;           // 100 px between 34 and 52
+  chart.width = 184;   // 100 px of plot between margins 64 and 20
+  chart.height = 186;  // 100 px between 34 and 52
   chart.series = {{"a", {{0, 0, ""}, {5, 0.25, ""}, {10, 1, ""}}, true, true}};
   const std::string text = svg(chart);
   EXPECT_NE(text.find("M64 134L114 109L164 34"), std::string::npos) << text;
@@ -97,7 +101,10 @@ TEST(Svg, PointsLieWhereTheScaleSays) {
 TEST(Svg, BadPointsBreakTheLineAndNothingElse) {
   LineChart chart;
   chart.y.scale = Scale::Log;
-  chart.series = {{"a", {{1, 10, "first"}, {2, -1, "gone"}, {3, std::nan(""), ""}, {4, 20, "last"}, {5, 30, ""}}, true, true}};
+  chart.series = {{"a",
+                   {{1, 10, "first"}, {2, -1, "gone"}, {3, std::nan(""), ""}, {4, 20, "last"}, {5, 30, ""}},
+                   true,
+                   true}};
   const std::string text = svg(chart);
   EXPECT_EQ(count(text, "<circle"), 3u);
   EXPECT_EQ(text.find("gone"), std::string::npos);
@@ -107,7 +114,8 @@ TEST(Svg, BadPointsBreakTheLineAndNothingElse) {
 }
 
 TEST(Svg, EmptyAndSinglePointsAreDrawable) {
-  for (const std::vector<Point>& points : {std::vector<Point>{}, {{1, 1, "one"}}, {{0, 0, "zero"}}, {{-5, 1e12, ""}}}) {
+  for (const std::vector<Point>& points :
+       {std::vector<Point>{}, {{1, 1, "one"}}, {{0, 0, "zero"}}, {{-5, 1e12, ""}}}) {
     LineChart chart;
     chart.series = {{"a", points, true, true}};
     const std::string text = svg(chart);
@@ -128,12 +136,14 @@ TEST(Svg, LabelsOfNearbyPointsDoNotCoverEachOther) {
   std::vector<std::pair<double, double>> places;
   for (std::size_t at = 0; (at = text.find(">stage<", at)) != std::string::npos; ++at) {
     const std::size_t tag = text.rfind("<text", at);
-    places.emplace_back(std::stod(text.substr(text.find("x=\"", tag) + 3)), std::stod(text.substr(text.find("y=\"", tag) + 3)));
+    places.emplace_back(std::stod(text.substr(text.find("x=\"", tag) + 3)),
+                        std::stod(text.substr(text.find("y=\"", tag) + 3)));
   }
   ASSERT_EQ(places.size(), 4u);
   for (std::size_t i = 0; i < 4; ++i) {
     for (std::size_t k = 0; k < i; ++k) {
-      EXPECT_TRUE(std::abs(places[i].first - places[k].first) > 30 || std::abs(places[i].second - places[k].second) > 12);
+      EXPECT_TRUE(std::abs(places[i].first - places[k].first) > 30 ||
+                  std::abs(places[i].second - places[k].second) > 12);
     }
   }
 }
@@ -148,9 +158,11 @@ TEST(Svg, HostileTextIsEscaped) {
 }
 
 TEST(Svg, BarsAreProportional) {
-  const std::string text = svg(BarChart{"Time", "", {{"a", 10, "10 s"}, {"b", 5, "5 s"}, {"c", 0, ""}, {"d", std::nan(""), ""}}, 400});
+  const std::string text = svg(
+      BarChart{"Time", "", {{"a", 10, "10 s"}, {"b", 5, "5 s"}, {"c", 0, ""}, {"d", std::nan(""), ""}}, 400});
   std::vector<double> widths;
-  for (std::size_t at = 0; (at = text.find("<rect", at)) != std::string::npos; ++at) widths.push_back(std::stod(text.substr(text.find("width=\"", at) + 7)));
+  for (std::size_t at = 0; (at = text.find("<rect", at)) != std::string::npos; ++at)
+    widths.push_back(std::stod(text.substr(text.find("width=\"", at) + 7)));
   ASSERT_EQ(widths.size(), 4u);
   EXPECT_NEAR(widths[1] / widths[0], 0.5, 1e-3);
   EXPECT_EQ(widths[2], 0);
@@ -158,7 +170,8 @@ TEST(Svg, BarsAreProportional) {
 }
 
 TEST(Svg, HeatStripShadesFromLeastToMost) {
-  const std::string text = svg(HeatStrip{"Influence", {"attn", "ffn"}, {"0", "1", "2"}, {{1, 2, 3}, {3, std::nan(""), 1}}, 400});
+  const std::string text =
+      svg(HeatStrip{"Influence", {"attn", "ffn"}, {"0", "1", "2"}, {{1, 2, 3}, {3, std::nan(""), 1}}, 400});
   EXPECT_EQ(count(text, "<rect"), 6u);
   EXPECT_EQ(count(text, "fill-opacity:1;"), 2u);
   EXPECT_EQ(count(text, "fill-opacity:0.5;"), 1u);
@@ -186,12 +199,58 @@ Report sample() {
   r.name = "smollm2-to-go";
   r.finished = "2026-11-23 14:02";
   r.seconds = 803;
-  r.rows = {{"model", "", "gguf", false, 134515008, 98362432, {{"ppl", 22.10}, {"ppl:wiki.test", 22.10}, {"kl", 0}, {"top1_agreement", 1}}, {}, {}, "m.gguf"},
-            {"depth", "drop", "hf", true, 123.9e6, 247.8e6, {{"ppl", 27.4}, {"ppl:wiki.test", 27.4}, {"kl", 0.21}, {"top1_agreement", 0.74}}, 92.0, 1.1e9, "work/01"},
-            {"width", "prune", "hf", false, 110.1e6, 220.2e6, {{"ppl", 33.9}, {"ppl:wiki.test", 33.9}, {"kl", 0.40}, {"top1_agreement", 0.66}}, 61.0, 1.4e9, "work/02"},
-            {"heal", "distill", "hf", false, 110.1e6, 220.2e6, {{"ppl", 27.9}, {"ppl:wiki.test", 27.9}, {"kl", 0.23}, {"top1_agreement", 0.73}}, 540.0, 2.9e9, "work/03"},
-            {"int4", "quantize", "gguf", false, 110.1e6, 74.9e6, {{"ppl", 29.3}, {"ppl:wiki.test", 29.3}, {"kl", 0.27}, {"top1_agreement", 0.71}}, 110.0, 1.9e9, "work/04"}};
-  r.gates = {{"ppl_ratio", "at most 2", "1.326", true, {}, 2.0}, {"file_bytes", "at most 72 MB", "74.9 MB", false, {}, 72e6}};
+  r.rows = {{"model",
+             "",
+             "gguf",
+             false,
+             134515008,
+             98362432,
+             {{"ppl", 22.10}, {"ppl:wiki.test", 22.10}, {"kl", 0}, {"top1_agreement", 1}},
+             {},
+             {},
+             "m.gguf"},
+            {"depth",
+             "drop",
+             "hf",
+             true,
+             123.9e6,
+             247.8e6,
+             {{"ppl", 27.4}, {"ppl:wiki.test", 27.4}, {"kl", 0.21}, {"top1_agreement", 0.74}},
+             92.0,
+             1.1e9,
+             "work/01"},
+            {"width",
+             "prune",
+             "hf",
+             false,
+             110.1e6,
+             220.2e6,
+             {{"ppl", 33.9}, {"ppl:wiki.test", 33.9}, {"kl", 0.40}, {"top1_agreement", 0.66}},
+             61.0,
+             1.4e9,
+             "work/02"},
+            {"heal",
+             "distill",
+             "hf",
+             false,
+             110.1e6,
+             220.2e6,
+             {{"ppl", 27.9}, {"ppl:wiki.test", 27.9}, {"kl", 0.23}, {"top1_agreement", 0.73}},
+             540.0,
+             2.9e9,
+             "work/03"},
+            {"int4",
+             "quantize",
+             "gguf",
+             false,
+             110.1e6,
+             74.9e6,
+             {{"ppl", 29.3}, {"ppl:wiki.test", 29.3}, {"kl", 0.27}, {"top1_agreement", 0.71}},
+             110.0,
+             1.9e9,
+             "work/04"}};
+  r.gates = {{"ppl_ratio", "at most 2", "1.326", true, {}, 2.0},
+             {"file_bytes", "at most 72 MB", "74.9 MB", false, {}, 72e6}};
   r.environment = {{"slmc", "0.1.0"}, {"torch", "2.13.0"}, {"kernel path", "onednn"}};
   r.recipe = "slmc: 1\nname: smollm2-to-go  # <&>\n";
   r.warnings = {"the data 'books' is used by no stage"};
@@ -200,12 +259,14 @@ Report sample() {
 
 TEST(Html, StandsAloneAndIsWellFormed) {
   Report r = sample();
-  const Json lineage = Json::parse(R"([{"id":"depth","stage":"drop","key":"1a2b3c4d5e","settings":{"layers":3,"note":"<i>"},"versions":{"torch":"2.13.0"}}, 7])");
+  const Json lineage = Json::parse(
+      R"([{"id":"depth","stage":"drop","key":"1a2b3c4d5e","settings":{"layers":3,"note":"<i>"},"versions":{"torch":"2.13.0"}}, 7])");
   r.lineage = &lineage;
   const std::string page = html(r);
   EXPECT_EQ(unbalanced(page), "");
   EXPECT_EQ(page, html(r));
-  for (const char* outside : {"<script", "http-equiv", "<link", "@import", "src=", "url(", "href="}) EXPECT_EQ(page.find(outside), std::string::npos) << outside;
+  for (const char* outside : {"<script", "http-equiv", "<link", "@import", "src=", "url(", "href="})
+    EXPECT_EQ(page.find(outside), std::string::npos) << outside;
   EXPECT_EQ(count(page, "http://"), count(page, "http://www.w3.org/2000/svg"));
   EXPECT_NE(page.find("prefers-color-scheme:dark"), std::string::npos);
   EXPECT_NE(page.find("width=device-width"), std::string::npos);
@@ -217,7 +278,7 @@ TEST(Html, StandsAloneAndIsWellFormed) {
   EXPECT_NE(page.find("gate: at most 72 MB"), std::string::npos);
   EXPECT_EQ(count(page, "<svg"), 2u);
   for (const ReportRow& row : r.rows) EXPECT_NE(page.find("<td>" + row.id + "</td>"), std::string::npos);
-  if (const char* path = std::getenv("SLMC_WRITE_REPORT")) write_text(path, page);      // to look at it
+  if (const char* path = std::getenv("SLMC_WRITE_REPORT")) write_text(path, page);  // to look at it
 }
 
 TEST(Html, AlmostEmptyReportsAreStillPages) {
@@ -232,12 +293,18 @@ TEST(Html, AlmostEmptyReportsAreStillPages) {
 
 TEST(RunTable, OneColumnPerTaskOnlyWhenThereAreSeveral) {
   Report r = sample();
-  EXPECT_EQ(run_table(r).titles, (std::vector<std::string>{"stage", "does", "parameters", "size", "perplexity", "KL, nats", "top-1", "time", "peak memory"}));
-  EXPECT_EQ(run_table(r).rows[1], (std::vector<std::string>{"depth", "drop (reused)", "123.9 M", "247.8 MB", "27.40", "0.210", "74.0 %", "1 min 32 s", "1.1 GB"}));
+  EXPECT_EQ(run_table(r).titles,
+            (std::vector<std::string>{"stage", "does", "parameters", "size", "perplexity", "KL, nats",
+                                      "top-1", "time", "peak memory"}));
+  EXPECT_EQ(run_table(r).rows[1],
+            (std::vector<std::string>{"depth", "drop (reused)", "123.9 M", "247.8 MB", "27.40", "0.210",
+                                      "74.0 %", "1 min 32 s", "1.1 GB"}));
   EXPECT_EQ(run_table(r).rows[0].back(), "–");
   r.rows[0].metrics["ppl:books"] = 31;
   r.metric_order = {"ppl"};
-  EXPECT_EQ(run_table(r).titles, (std::vector<std::string>{"stage", "does", "parameters", "size", "perplexity (books)", "perplexity (wiki.test)", "time", "peak memory"}));
+  EXPECT_EQ(run_table(r).titles,
+            (std::vector<std::string>{"stage", "does", "parameters", "size", "perplexity (books)",
+                                      "perplexity (wiki.test)", "time", "peak memory"}));
   EXPECT_EQ(run_table(r).rows[1][4], "–");
 }
 

@@ -1,0 +1,1 @@
+slmc_fuzz(recipe LIBS slmc_recipe)

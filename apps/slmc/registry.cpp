@@ -1,6 +1,8 @@
 #include "apps/slmc/registry.h"
 
 #include "apps/slmc/front_stages.h"
+#include "distillation/distill_info.h"
+#include "distillation/train_info.h"
 #include "pruning/drop_info.h"
 #include "pruning/prune_info.h"
 #include "quantization/quantize_info.h"
@@ -12,6 +14,8 @@ stage::Registry make() {
   stage::Registry out;
   out.add(pruning::drop_info());
   out.add(pruning::prune_info());
+  out.add(distillation::distill_info());
+  out.add(distillation::train_info());
   out.add(quantization::quantize_info());
   out.add(convert_info());
   out.add(edit_info());

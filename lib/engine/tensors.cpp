@@ -68,6 +68,16 @@ at::Tensor to_tensor(const io::TensorData& data, std::optional<at::ScalarType> w
   return want ? t.to(*want) : t;
 }
 
+io::TensorData share(const at::Tensor& tensor) {
+  const auto owner = std::make_shared<const at::Tensor>(tensor.detach().to(at::kCPU).contiguous());
+  io::TensorData data;
+  data.shape = owner->sizes().vec();
+  data.dtype = dtype_of(owner->scalar_type());
+  data.bytes = {static_cast<const std::byte*>(owner->const_data_ptr()), owner->nbytes()};
+  data.owner = owner;
+  return data;
+}
+
 io::TensorData to_data(const at::Tensor& tensor) {
   const at::Tensor t = tensor.detach().to(at::kCPU).contiguous();
   std::vector<std::byte> bytes(t.nbytes());

@@ -14,5 +14,6 @@ DType dtype_of(at::ScalarType t);
 // else converted; quantized data is dequantized. Undefined `want` keeps the stored type (F32 for quantized).
 at::Tensor to_tensor(const io::TensorData& data, std::optional<at::ScalarType> want = at::kFloat);
 io::TensorData to_data(const at::Tensor& tensor);                     // contiguous CPU copy in the tensor's own type
+io::TensorData share(const at::Tensor& tensor);                       // the same without a copy where the tensor is contiguous on the CPU
 
 }  // namespace slmc::engine

@@ -53,10 +53,7 @@ Model load_folder(const fs::path& folder, const LoadOptions& options) {
   source.config = &config;
   source.file = folder.string();
   std::shared_ptr<Model::State> state = assemble(arch, "hf", source, std::move(stored));
-  if (fs::exists(folder / "tokenizer.json"))
-    state->tokenizer = text::Tokenizer::from_file(folder / "tokenizer.json");
-  for (const std::string& name : side_file_names())
-    if (fs::exists(folder / name)) state->side_files[name] = read_text(folder / name, kMostSideBytes);
+  read_companions(*state, folder);
   if (fs::exists(folder / "origin.json"))
     state->origin = origin_from_json(read_json(folder / "origin.json", ErrorKind::Model),
                                      (folder / "origin.json").string());
@@ -132,6 +129,13 @@ fs::path cached_folder(const std::string& name, const LoadOptions& options) {
 }
 
 }  // namespace
+
+void read_companions(Model::State& state, const fs::path& folder) {
+  if (fs::exists(folder / "tokenizer.json"))
+    state.tokenizer = text::Tokenizer::from_file(folder / "tokenizer.json");
+  for (const std::string& name : side_file_names())
+    if (fs::exists(folder / name)) state.side_files[name] = read_text(folder / name, kMostSideBytes);
+}
 
 fs::path find_model(const std::string& where, const LoadOptions& options) {
   return where.starts_with("hf:") ? cached_folder(where.substr(3), options) : fs::path(where);

@@ -123,5 +123,9 @@ std::filesystem::path find_model(const std::string& where, const LoadOptions& op
 Model shape_only(const Json& hf_config);
 // The same with weights made by a function of (name, shape): tests and generated laws. Values are F64 or F32 TensorData.
 Model with_weights(const Json& hf_config, const std::function<io::TensorData(const TensorSpec&)>& make);
+// The model that a folder's config.json describes, with its tokenizer; weights are made by a function of (tensor, number of blocks), one
+// at a time and each time anew: where training from scratch starts.
+Model from_config(const std::filesystem::path& folder,
+                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make);
 
 }  // namespace slmc::ir

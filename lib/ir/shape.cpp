@@ -129,4 +129,17 @@ Model with_weights(const Json& hf_config, const std::function<io::TensorData(con
   return Model(state);
 }
 
+Model from_config(const std::filesystem::path& folder,
+                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make) {
+  std::shared_ptr<Model::State> state = from_hf_config(read_json(folder / "config.json", ErrorKind::Model));
+  const auto blocks = static_cast<std::int64_t>(state->sizes.blocks.size());
+  for (std::size_t i = 0; i < state->tensors.size(); ++i) {
+    const TensorSpec spec = state->tensors[i];
+    if (!spec.derived) state->values[i].base = [make, spec, blocks] { return make(spec, blocks); };
+  }
+  read_companions(*state, folder);
+  state->source = folder.string();
+  return Model(state);
+}
+
 }  // namespace slmc::ir

@@ -1,5 +1,6 @@
 #pragma once
 // What stands behind a Model; private to lib/ir.
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -67,6 +68,9 @@ struct StoredValue {
 std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, const std::string& container,
                                        const ConfigSource& source,
                                        std::map<std::string, StoredValue, std::less<>> stored);
+
+// The tokenizer of a model folder and the small text files that travel along.
+void read_companions(Model::State& state, const std::filesystem::path& folder);
 
 // Pieces of `data` that a part names, in logical order; quantized data stays so when only rows move.
 io::TensorData extract(const io::TensorData& data, const Part& part, const std::vector<std::int64_t>& shape,

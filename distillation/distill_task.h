@@ -1,0 +1,31 @@
+#pragma once
+// Distillation of a decoder from another with the same tokens: forward KL of the teacher's next-token distribution, mixed with
+// cross-entropy. The teacher runs in the same process, without gradients, one micro-batch at a time.
+#include "distillation/losses/forward_kl.h"
+#include "engine/decoder.h"
+#include "engine/train/task.h"
+
+namespace slmc::distillation {
+
+class Distill : public engine::Task {
+ public:
+  // Both models must outlive the task.
+  Distill(engine::Loaded& student, engine::Loaded& teacher, const ForwardKlSettings& loss, bool recompute);
+  std::vector<std::string> terms() const override { return loss_.terms(); }
+  std::int64_t count(const engine::Batch& batch) const override;
+  std::vector<double> add_gradients(const engine::Batch& batch, double scale, double progress) override;
+
+ private:
+  at::Tensor teacher_states(const engine::Batch& batch) const;
+
+  engine::Loaded& student_;
+  engine::Loaded& teacher_;
+  ForwardKl loss_;
+  bool recompute_;
+};
+
+// Distributions over tokens can only be compared when equal ids are equal tokens, on the shared front of both vocabularies.
+// Error(Usage) naming the first id that differs.
+void require_same_tokens(const ir::Model& student, const ir::Model& teacher);
+
+}  // namespace slmc::distillation

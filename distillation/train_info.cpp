@@ -1,0 +1,26 @@
+#include "distillation/train_info.h"
+
+#include "distillation/training_info.h"
+
+namespace slmc::distillation {
+
+using stage::Type;
+
+const stage::StageInfo& train_info() {
+  static const stage::StageInfo info = {
+      .name = "train",
+      .summary = "train on the next token of a text: recovery after a cut, or a small model from scratch",
+      .needs = {.train = true},
+      .output = "hf",
+      .settings = training_settings({
+          {.name = "init", .type = Type::Choice, .fallback = "model",
+           .help = "Where weights start: those of the model, or random ones for a folder that has config.json and a tokenizer.",
+           .choices = {"model", "random"}},
+      }),
+      .trains = true,
+      .folder = "distillation",
+  };
+  return info;
+}
+
+}  // namespace slmc::distillation

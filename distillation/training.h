@@ -1,0 +1,34 @@
+#pragma once
+// What the training stages share: settings into a run, the run itself, and its result as a model folder.
+#include <functional>
+#include <memory>
+
+#include "engine/op.h"
+#include "engine/train/task.h"
+
+namespace slmc::distillation {
+
+// The updates that settings ask for.
+struct Budget {
+  std::int64_t batch = 0;          // windows of one update
+  std::int64_t steps = 0;          // updates
+  std::int64_t tokens = 0;         // steps * batch * seq, at least what was asked for
+};
+// batch_tokens < 0 is auto: at least 64 updates where the tokens allow, at most 8192 tokens each.
+Budget budget_of(std::int64_t tokens, std::int64_t batch_tokens, std::int64_t seq);
+
+// Peak learning rate of `lr: auto`. removed: share of the parameters that are gone from the model it came from.
+double automatic_rate(double removed, bool from_scratch);
+
+struct TrainingJob {
+  ir::Model base;                                                          // what is trained
+  bool from_scratch = false;
+  double removed = 0;                                                      // for lr: auto
+  std::string teacher;                                                     // its content hash; empty without one
+  std::function<std::unique_ptr<engine::Task>(engine::Loaded&)> task;      // of the loaded base
+};
+
+// Trains and writes the model folder job.out. Returns the fields of the result event: curve, tokens, speed, resolved settings.
+Json train_and_write(engine::OpContext& context, const TrainingJob& job);
+
+}  // namespace slmc::distillation

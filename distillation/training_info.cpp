@@ -1,0 +1,47 @@
+#include "distillation/training_info.h"
+
+namespace slmc::distillation {
+
+using stage::Setting;
+using stage::Type;
+
+std::vector<Setting> training_settings(std::vector<Setting> own) {
+  std::vector<Setting> all = std::move(own);
+  const std::vector<Setting> shared = {
+      {.name = "tokens", .type = Type::Count, .fallback = "300k", .help = "How many tokens to train on; data that is shorter is read again in another order.",
+       .least = 1, .most = 1e15, .unit = "tokens"},
+      {.name = "lr", .type = Type::Number, .fallback = "auto",
+       .help = "Peak learning rate; auto: 2e-4 when 15 % or more of the parameters are gone, 1e-4 below, 2e-3 from scratch.", .least = 0, .most = 1,
+       .may_be_auto = true},
+      {.name = "batch_tokens", .type = Type::Count, .fallback = "auto",
+       .help = "Tokens of one update, rounded to whole windows; auto: at least 64 updates, at most 8192 tokens each.", .least = 1, .most = 1e12,
+       .unit = "tokens", .may_be_auto = true},
+      {.name = "schedule", .type = Type::Choice, .fallback = "wsd", .help = "Learning rate over time: warm-up, stable, decay; cosine; constant.",
+       .choices = {"wsd", "cosine", "constant"}},
+      {.name = "warmup", .type = Type::Number, .fallback = "0.1", .help = "Share of the updates that warm up.", .least = 0, .most = 1},
+      {.name = "decay", .type = Type::Number, .fallback = "0.4", .help = "wsd: share of the updates, at the end, in which the rate falls.", .least = 0,
+       .most = 1},
+      {.name = "decay_shape", .type = Type::Choice, .fallback = "1-sqrt", .help = "wsd: how the rate falls.",
+       .choices = {"1-sqrt", "exponential", "linear"}},
+      {.name = "final_lr", .type = Type::Number, .fallback = "auto",
+       .help = "Rate at the very end as a share of the peak; auto: 0 for wsd, 0.1 for cosine, 0.03 for an exponential decay.", .least = 0, .most = 1,
+       .may_be_auto = true},
+      {.name = "weight_decay", .type = Type::Number, .fallback = "0.01", .help = "Decoupled decay of matrices; norms, biases and embeddings have none.",
+       .least = 0, .most = 10},
+      {.name = "clip", .type = Type::Number, .fallback = "1.0", .help = "Largest norm of the gradient; 0 never clips.", .least = 0, .most = 1e9},
+      {.name = "micro_batch", .type = Type::Integer, .fallback = "auto",
+       .help = "Windows of one forward pass; the result does not depend on it beyond rounding; auto: about 2048 tokens.", .least = 1, .most = 1 << 20,
+       .unit = "windows", .may_be_auto = true},
+      {.name = "recompute", .type = Type::Boolean, .fallback = "false",
+       .help = "Keep only the inputs of blocks for the backward pass: a third more time, far less memory."},
+      {.name = "documents", .type = Type::Boolean, .fallback = "true", .help = "Attention and predictions stay inside a document of a window."},
+      {.name = "freeze", .type = Type::Text, .help = "Tensors that stay as they are: patterns over logical names, with commas: embed,block.0.*"},
+      {.name = "save_every", .type = Type::Integer, .fallback = "auto", .help = "Updates between checkpoints; auto: a tenth of the run.", .least = 1,
+       .most = 1e15, .unit = "updates", .may_be_auto = true},
+      {.name = "dtype", .type = Type::Choice, .fallback = "f32", .help = "Type of the weights that are written.", .choices = {"f32", "bf16", "f16"}},
+  };
+  all.insert(all.end(), shared.begin(), shared.end());
+  return all;
+}
+
+}  // namespace slmc::distillation

@@ -23,8 +23,10 @@ std::string with_plain_line_ends(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '\r') out += text[i];
-    else if (i + 1 == text.size() || text[i + 1] != '\n') out += '\n';
+    if (text[i] != '\r')
+      out += text[i];
+    else if (i + 1 == text.size() || text[i + 1] != '\n')
+      out += '\n';
   }
   return out;
 }
@@ -34,7 +36,8 @@ std::string with_plain_line_ends(std::string_view text) {
 Json parse_line(std::string_view line, const std::string& file, int number) {
   try {
     Json object = parse_json(line, file, ErrorKind::Data);
-    if (!object.is_object()) throw Error(ErrorKind::Data, "a line of a .jsonl file must be an object, but is not");
+    if (!object.is_object())
+      throw Error(ErrorKind::Data, "a line of a .jsonl file must be an object, but is not");
     return object;
   } catch (const Error& error) {
     Place place = error.diagnostics().front().place;
@@ -52,10 +55,13 @@ Documents::Documents(const DomainSpec& domain) : field_(domain.field) {
     files_.push_back(open_data(path));
     const std::string_view text = text_of(files_.back());
     if (path.extension() == ".jsonl")
-      for_each_line(text, [&](std::string_view line, int number, std::size_t at) { places_.push_back({file, number, at, line.size()}); });
+      for_each_line(text, [&](std::string_view line, int number, std::size_t at) {
+        places_.push_back({file, number, at, line.size()});
+      });
     else
       places_.push_back({file, 0, 0, text.size()});
-    const auto skipped = static_cast<std::size_t>(std::min<std::int64_t>(domain.skip_last, static_cast<std::int64_t>(places_.size() - before)));
+    const auto skipped = static_cast<std::size_t>(
+        std::min<std::int64_t>(domain.skip_last, static_cast<std::int64_t>(places_.size() - before)));
     places_.resize(places_.size() - skipped);
   }
 }
@@ -68,7 +74,9 @@ std::string Documents::text(std::int64_t document) const {
   const Json object = parse_line(bytes, file.path(), place.line);
   const auto field = object.find(field_);
   if (field == object.end() || !field->is_string())
-    throw Error(ErrorKind::Data, Place{file.path(), place.line, 1, 1, {}}, "the field '" + field_ + "' must be a text, but is " + (field == object.end() ? "missing" : "not"));
+    throw Error(
+        ErrorKind::Data, Place{file.path(), place.line, 1, 1, {}},
+        "the field '" + field_ + "' must be a text, but is " + (field == object.end() ? "missing" : "not"));
   return field->get<std::string>();
 }
 

@@ -11,13 +11,13 @@ namespace slmc::data {
 
 class Documents {
  public:
-  explicit Documents(const DomainSpec& domain);          // Error(Data) when a file is missing
+  explicit Documents(const DomainSpec& domain);  // Error(Data) when a file is missing
   std::int64_t count() const { return static_cast<std::int64_t>(places_.size()); }
-  std::string text(std::int64_t document) const;         // Error(Data) with file and line
+  std::string text(std::int64_t document) const;  // Error(Data) with file and line
 
  private:
   struct Location {
-    std::int32_t file = 0, line = 0;                     // line 0: the whole file
+    std::int32_t file = 0, line = 0;  // line 0: the whole file
     std::uint64_t offset = 0, bytes = 0;
   };
   std::vector<MappedFile> files_;
@@ -39,7 +39,7 @@ void for_each_line(std::string_view text, Visit visit) {
     at = end + 1;
   }
 }
-MappedFile open_data(const std::filesystem::path& path);   // Error(Data) when missing
+MappedFile open_data(const std::filesystem::path& path);  // Error(Data) when missing
 std::string_view text_of(const MappedFile& file);
 
 }  // namespace slmc::data

@@ -9,7 +9,7 @@
 namespace slmc::data {
 namespace {
 
-void replace(std::string& text, std::string_view from, std::string_view to) {      // left to right, once
+void replace(std::string& text, std::string_view from, std::string_view to) {  // left to right, once
   std::string out;
   std::size_t done = 0;
   for (std::size_t at = text.find(from); at != text.npos; at = text.find(from, done)) {
@@ -19,7 +19,7 @@ void replace(std::string& text, std::string_view from, std::string_view to) {   
   text = out.append(text, done);
 }
 
-void drop_brackets(std::string& text) {                   // the shortest "[...]" without a newline in it
+void drop_brackets(std::string& text) {  // the shortest "[...]" without a newline in it
   std::string out;
   std::size_t done = 0;
   for (std::size_t open = text.find('['); open != text.npos; open = text.find('[', open)) {
@@ -36,18 +36,22 @@ void drop_brackets(std::string& text) {                   // the shortest "[...]
 }
 
 std::string_view strip(std::string_view text) {
-  const auto blank = [](std::string_view at) {            // White_Space, and the four separators that Python strips too
+  const auto blank = [](std::string_view at) {  // White_Space, and the four separators that Python strips too
     int bytes = 0;
     const char32_t code = text::code_point(at.data(), bytes);
-    return (text::class_table()[code] & text::kSpace) || (code >= 0x1C && code <= 0x1F) ? static_cast<std::size_t>(bytes) : 0;
+    return (text::class_table()[code] & text::kSpace) || (code >= 0x1C && code <= 0x1F)
+               ? static_cast<std::size_t>(bytes)
+               : 0;
   };
   while (!text.empty() && blank(text) > 0) text.remove_prefix(blank(text));
-  while (!text.empty() && blank(text.substr(text::last_character(text))) > 0) text.remove_suffix(text.size() - text::last_character(text));
+  while (!text.empty() && blank(text.substr(text::last_character(text))) > 0)
+    text.remove_suffix(text.size() - text::last_character(text));
   return text;
 }
 
 std::int64_t characters(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
 template <typename Item, typename Read>
@@ -67,7 +71,9 @@ std::vector<Item> read_lines(const std::filesystem::path& path, std::int64_t fir
       throw Error(ErrorKind::Data, place, error.message());
     }
   });
-  if (items.empty()) throw Error(ErrorKind::Data, Place{path.string(), 0, 0, 1, {}}, "an evaluation file must have at least one item, but is empty");
+  if (items.empty())
+    throw Error(ErrorKind::Data, Place{path.string(), 0, 0, 1, {}},
+                "an evaluation file must have at least one item, but is empty");
   return items;
 }
 
@@ -88,7 +94,8 @@ std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, std::int
     fields.at("choices");
     for (const std::string& choice : fields.texts_or("choices", {})) item.choices.push_back(clean_up(choice));
     item.gold = fields.integer("gold");
-    if (item.choices.size() < 2) fields.fail("choices", "must have at least two texts, but has " + std::to_string(item.choices.size()));
+    if (item.choices.size() < 2)
+      fields.fail("choices", "must have at least two texts, but has " + std::to_string(item.choices.size()));
     if (item.gold < 0 || item.gold >= static_cast<std::int64_t>(item.choices.size()))
       fields.fail("gold", "must be an index of the choices, but is " + std::to_string(item.gold));
     return item;

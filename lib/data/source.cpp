@@ -32,7 +32,7 @@ class TokenCache {
 
   void add(std::int64_t document, SharedIds ids) {
     const std::lock_guard lock(mutex_);
-    if (places_.contains(document)) return;              // another thread was faster
+    if (places_.contains(document)) return;  // another thread was faster
     left_ -= bytes(*ids);
     entries_.emplace_front(document, std::move(ids));
     places_[document] = entries_.begin();
@@ -44,17 +44,19 @@ class TokenCache {
   }
 
  private:
-  static std::int64_t bytes(const Ids& ids) { return static_cast<std::int64_t>(ids.size() * sizeof(std::int32_t)) + 128; }
+  static std::int64_t bytes(const Ids& ids) {
+    return static_cast<std::int64_t>(ids.size() * sizeof(std::int32_t)) + 128;
+  }
   std::mutex mutex_;
   std::int64_t left_;
   std::list<std::pair<std::int64_t, SharedIds>> entries_;
   std::unordered_map<std::int64_t, std::list<std::pair<std::int64_t, SharedIds>>::iterator> places_;
 };
 
-struct Epoch {                                           // a domain's documents in the order of one epoch
+struct Epoch {  // a domain's documents in the order of one epoch
   std::int64_t number = -1;
-  std::vector<std::int64_t> order;                       // [documents]
-  std::vector<std::int64_t> begins;                      // [documents], first token of each in the epoch's stream
+  std::vector<std::int64_t> order;   // [documents]
+  std::vector<std::int64_t> begins;  // [documents], first token of each in the epoch's stream
 };
 
 }  // namespace
@@ -73,12 +75,15 @@ std::size_t next_domain(const std::vector<double>& shares, const std::vector<std
 }  // namespace
 
 std::vector<std::int64_t> turns_before(const std::vector<double>& shares, std::int64_t index) {
-  // Start with a few windows less than each domain's share, which it has had for certain, and deal out the rest in order.
+  // Start with a few windows less than each domain's share, which it has had for certain, and deal out the
+  // rest in order.
   const auto slack = static_cast<std::int64_t>(shares.size()) + 2;
   std::vector<std::int64_t> had;
   for (const double share : shares)
-    had.push_back(std::max<std::int64_t>(0, static_cast<std::int64_t>(std::floor(static_cast<double>(index) * share)) - slack));
-  for (std::int64_t dealt = std::accumulate(had.begin(), had.end(), std::int64_t{0}); dealt < index; ++dealt) ++had[next_domain(shares, had)];
+    had.push_back(std::max<std::int64_t>(
+        0, static_cast<std::int64_t>(std::floor(static_cast<double>(index) * share)) - slack));
+  for (std::int64_t dealt = std::accumulate(had.begin(), had.end(), std::int64_t{0}); dealt < index; ++dealt)
+    ++had[next_domain(shares, had)];
   return had;
 }
 
@@ -90,7 +95,10 @@ std::pair<std::int32_t, std::int64_t> turn(const std::vector<double>& shares, st
 
 struct WindowSource::State {
   State(DataSpec given, const text::Tokenizer& the_tokenizer, std::int64_t cache_bytes)
-      : spec(std::move(given)), tokenizer(the_tokenizer), separator(tokenizer.end_of_text()), cache(cache_bytes) {
+      : spec(std::move(given)),
+        tokenizer(the_tokenizer),
+        separator(tokenizer.end_of_text()),
+        cache(cache_bytes) {
     double total = 0;
     for (const DomainSpec& domain : spec.domains) total += domain.weight;
     for (const DomainSpec& domain : spec.domains) {
@@ -106,11 +114,11 @@ struct WindowSource::State {
     explicit Domain(const DomainSpec& spec) : documents(spec), name(spec.name) {}
     Documents documents;
     std::string name;
-    std::int64_t first = 0;                              // number of its first document among all
-    std::vector<std::int64_t> tokens;                    // per document, the separator included; 0 when it is empty
+    std::int64_t first = 0;            // number of its first document among all
+    std::vector<std::int64_t> tokens;  // per document, the separator included; 0 when it is empty
     std::int64_t total = 0;
     std::mutex mutex;
-    std::shared_ptr<const Epoch> epochs[2];              // the two used last
+    std::shared_ptr<const Epoch> epochs[2];  // the two used last
   };
 
   void count_tokens(Domain& domain) {
@@ -119,7 +127,9 @@ struct WindowSource::State {
       domain.tokens[static_cast<std::size_t>(i)] = static_cast<std::int64_t>(ids_of(domain, i)->size());
     });
     domain.total = std::accumulate(domain.tokens.begin(), domain.tokens.end(), std::int64_t{0});
-    if (domain.total == 0) throw Error(ErrorKind::Data, "the data '" + domain.name + "' must hold text, but its documents are empty or all skipped");
+    if (domain.total == 0)
+      throw Error(ErrorKind::Data, "the data '" + domain.name +
+                                       "' must hold text, but its documents are empty or all skipped");
   }
 
   SharedIds ids_of(const Domain& domain, std::int64_t document) const {
@@ -138,7 +148,8 @@ struct WindowSource::State {
       if (epoch && epoch->number == number) return epoch;
     auto epoch = std::make_shared<Epoch>();
     epoch->number = number;
-    epoch->order = Rng(derive_seed(spec.seed, domain.name), static_cast<std::uint64_t>(number)).permutation(domain.documents.count());
+    epoch->order = Rng(derive_seed(spec.seed, domain.name), static_cast<std::uint64_t>(number))
+                       .permutation(domain.documents.count());
     std::int64_t begin = 0;
     for (const std::int64_t document : epoch->order) {
       epoch->begins.push_back(begin);
@@ -157,11 +168,13 @@ struct WindowSource::State {
       const std::shared_ptr<const Epoch> epoch = epoch_of(domain, position / domain.total);
       const std::int64_t inside = position % domain.total;
       const auto next = std::upper_bound(epoch->begins.begin(), epoch->begins.end(), inside);
-      const auto slot = static_cast<std::size_t>(next - epoch->begins.begin()) - 1;   // the last that begins at or before: not empty
+      const auto slot = static_cast<std::size_t>(next - epoch->begins.begin()) -
+                        1;  // the last that begins at or before: not empty
       const SharedIds ids = ids_of(domain, epoch->order[slot]);
       const auto from = static_cast<std::size_t>(inside - epoch->begins[slot]);
       const std::size_t take = std::min(ids->size() - from, seq - window.ids.size());
-      window.ids.insert(window.ids.end(), ids->begin() + static_cast<std::ptrdiff_t>(from), ids->begin() + static_cast<std::ptrdiff_t>(from + take));
+      window.ids.insert(window.ids.end(), ids->begin() + static_cast<std::ptrdiff_t>(from),
+                        ids->begin() + static_cast<std::ptrdiff_t>(from + take));
       window.document.insert(window.document.end(), take, number++);
       position += static_cast<std::int64_t>(take);
     }
@@ -172,7 +185,7 @@ struct WindowSource::State {
   std::optional<std::int32_t> separator;
   std::vector<double> shares;
   std::vector<std::unique_ptr<Domain>> domains;
-  std::int64_t count = 0;                                // documents of all domains
+  std::int64_t count = 0;  // documents of all domains
   mutable TokenCache cache;
 };
 
@@ -200,7 +213,8 @@ std::vector<double> WindowSource::epochs_after(std::int64_t windows) const {
   const std::vector<std::int64_t> had = turns_before(state_->shares, windows);
   std::vector<double> epochs;
   for (std::size_t d = 0; d < had.size(); ++d)
-    epochs.push_back(static_cast<double>(had[d] * state_->spec.seq) / static_cast<double>(state_->domains[d]->total));
+    epochs.push_back(static_cast<double>(had[d] * state_->spec.seq) /
+                     static_cast<double>(state_->domains[d]->total));
   return epochs;
 }
 

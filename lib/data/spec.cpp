@@ -17,7 +17,8 @@ DomainSpec domain_from(Fields& fields, std::string name) {
   if (domain.files.empty()) fields.fail("files", "must name at least one file, but is empty");
   domain.field = fields.text_or("field", "text");
   domain.skip_last = fields.integer_or("skip_last", 0);
-  if (domain.skip_last < 0) fields.fail("skip_last", "must be at least 0, but is " + std::to_string(domain.skip_last));
+  if (domain.skip_last < 0)
+    fields.fail("skip_last", "must be at least 0, but is " + std::to_string(domain.skip_last));
   return domain;
 }
 
@@ -43,7 +44,8 @@ DataSpec data_spec_from_json(const Json& json, const std::string& file, const st
       Fields inner(value, file, mix_path + "." + name, ErrorKind::Recipe);
       DomainSpec domain = domain_from(inner, name);
       domain.weight = inner.number_or("weight", 1.0);
-      if (!(domain.weight > 0) || !std::isfinite(domain.weight)) inner.fail("weight", "must be above 0, but is " + dump_compact(value["weight"]));
+      if (!(domain.weight > 0) || !std::isfinite(domain.weight))
+        inner.fail("weight", "must be above 0, but is " + dump_compact(value["weight"]));
       inner.finish();
       spec.domains.push_back(std::move(domain));
     }
@@ -53,7 +55,8 @@ DataSpec data_spec_from_json(const Json& json, const std::string& file, const st
   const std::int64_t seed = fields.integer_or("seed", 0);
   spec.seq = fields.integer_or("seq", 512);
   spec.samples = fields.integer_or("samples", 0);
-  if (spec.seq < 1 || spec.seq > (1 << 24)) fields.fail("seq", "must be 1 to 16777216 tokens, but is " + std::to_string(spec.seq));
+  if (spec.seq < 1 || spec.seq > (1 << 24))
+    fields.fail("seq", "must be 1 to 16777216 tokens, but is " + std::to_string(spec.seq));
   if (spec.samples < 0) fields.fail("samples", "must be at least 0, but is " + std::to_string(spec.samples));
   if (seed < 0) fields.fail("seed", "must be at least 0, but is " + std::to_string(seed));
   spec.seed = static_cast<std::uint64_t>(seed);
@@ -63,7 +66,8 @@ DataSpec data_spec_from_json(const Json& json, const std::string& file, const st
 
 Json to_json(const DataSpec& spec) {
   Json json = Json::object();
-  const bool alone = spec.domains.size() == 1 && spec.domains[0].name == "data" && spec.domains[0].weight == 1.0;
+  const bool alone =
+      spec.domains.size() == 1 && spec.domains[0].name == "data" && spec.domains[0].weight == 1.0;
   if (alone) {
     json = domain_json(spec.domains[0]);
   } else {
@@ -83,12 +87,15 @@ Json to_json(const DataSpec& spec) {
 std::string content_hash(const DataSpec& spec) {
   Sha256 hash;
   const auto add = [&](std::string_view text) { hash.add_number(text.size()).add(text); };
-  hash.add_number(static_cast<std::uint64_t>(spec.seq)).add_number(static_cast<std::uint64_t>(spec.samples)).add_number(spec.seed);
+  hash.add_number(static_cast<std::uint64_t>(spec.seq))
+      .add_number(static_cast<std::uint64_t>(spec.samples))
+      .add_number(spec.seed);
   hash.add_number(spec.domains.size());
   for (const DomainSpec& domain : spec.domains) {
     add(domain.name);
     add(domain.field);
-    hash.add_number(std::bit_cast<std::uint64_t>(domain.weight)).add_number(static_cast<std::uint64_t>(domain.skip_last));
+    hash.add_number(std::bit_cast<std::uint64_t>(domain.weight))
+        .add_number(static_cast<std::uint64_t>(domain.skip_last));
     hash.add_number(domain.files.size());
     for (const auto& file : domain.files) {
       add(file.extension() == ".jsonl" ? "jsonl" : "text");

@@ -14,7 +14,8 @@ bool word_at(std::string_view text, std::size_t at) {
 
 std::size_t skip_space(std::string_view text, std::size_t at) {
   int bytes = 0;
-  while (at < text.size() && class_table()[code_point(text.data() + at, bytes)] & kSpace) at += static_cast<std::size_t>(bytes);
+  while (at < text.size() && class_table()[code_point(text.data() + at, bytes)] & kSpace)
+    at += static_cast<std::size_t>(bytes);
   return at;
 }
 
@@ -39,7 +40,8 @@ void TokenFinder::add(std::string_view text, const AddedToken& token) {
     if (next < 0) {
       next = static_cast<std::int32_t>(nodes_.size());
       nodes_.push_back({.byte = byte});
-      std::int32_t& head = node < 0 ? roots_[static_cast<unsigned char>(byte)] : nodes_[static_cast<std::size_t>(node)].child;
+      std::int32_t& head =
+          node < 0 ? roots_[static_cast<unsigned char>(byte)] : nodes_[static_cast<std::size_t>(node)].child;
       nodes_.back().sibling = node < 0 ? -1 : head;
       head = next;
     }
@@ -51,7 +53,8 @@ void TokenFinder::add(std::string_view text, const AddedToken& token) {
 
 std::int32_t TokenFinder::child(std::int32_t node, char byte) const {
   std::int32_t at = nodes_[static_cast<std::size_t>(node)].child;
-  while (at >= 0 && nodes_[static_cast<std::size_t>(at)].byte != byte) at = nodes_[static_cast<std::size_t>(at)].sibling;
+  while (at >= 0 && nodes_[static_cast<std::size_t>(at)].byte != byte)
+    at = nodes_[static_cast<std::size_t>(at)].sibling;
   return at;
 }
 
@@ -67,8 +70,8 @@ std::int32_t TokenFinder::longest(std::string_view text, std::size_t at, std::si
   return found;
 }
 
-// What `tokenizers` does, word for word: the search goes on behind the token itself, so that white space taken by rstrip
-// may still hold a match.
+// What `tokenizers` does, word for word: the search goes on behind the token itself, so that white space
+// taken by rstrip may still hold a match.
 void TokenFinder::split(std::string_view text, std::vector<Part>& parts) const {
   std::size_t done = 0;
   for (std::size_t at = 0; at < text.size();) {

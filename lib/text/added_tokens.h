@@ -14,15 +14,15 @@ namespace slmc::text {
 struct AddedToken {
   std::int32_t id = 0;
   std::string content;
-  bool single_word = false;              // not inside a longer word
-  bool lstrip = false, rstrip = false;   // takes the white space beside it along
-  bool normalized = true;                // found after the normalizer, in its normalized form; otherwise before
-  bool special = false;                  // left out by decode(skip_special)
+  bool single_word = false;             // not inside a longer word
+  bool lstrip = false, rstrip = false;  // takes the white space beside it along
+  bool normalized = true;  // found after the normalizer, in its normalized form; otherwise before
+  bool special = false;    // left out by decode(skip_special)
 };
 
 // A piece of text between added tokens, or an added token.
 struct Part {
-  std::int32_t id = kNoId;               // kNoId: text
+  std::int32_t id = kNoId;  // kNoId: text
   Span span;
 };
 
@@ -30,9 +30,10 @@ struct Part {
 class TokenFinder {
  public:
   TokenFinder() = default;
-  void add(std::string_view text, const AddedToken& token);   // of two with one text the later wins; empty ones are left out
+  void add(std::string_view text,
+           const AddedToken& token);  // of two with one text the later wins; empty ones are left out
   bool empty() const { return nodes_.empty(); }
-  void split(std::string_view text, std::vector<Part>& parts) const;   // appends; valid UTF-8
+  void split(std::string_view text, std::vector<Part>& parts) const;  // appends; valid UTF-8
 
  private:
   struct Node {

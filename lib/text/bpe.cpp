@@ -15,7 +15,8 @@ constexpr std::size_t kShort = 48;       // symbols; longer words use the heap
 constexpr std::size_t kSlots = 1 << 15;  // words in the cache, 64 bytes each
 constexpr std::size_t kKeyBytes = 23, kCachedIds = 9;
 
-// One remembered word. The key is the word, padded with zeros, and its length in the last byte: never all zero.
+// One remembered word. The key is the word, padded with zeros, and its length in the last byte: never all
+// zero.
 struct Slot {
   std::array<std::uint64_t, 3> key{};
   std::int32_t count = 0;
@@ -25,7 +26,8 @@ static_assert(sizeof(Slot) == 64);
 
 struct Candidate {
   std::uint32_t rank, position;
-  bool operator<(const Candidate& other) const {          // for a heap whose front is the lowest rank, then the leftmost
+  bool operator<(
+      const Candidate& other) const {  // for a heap whose front is the lowest rank, then the leftmost
     return rank != other.rank ? rank > other.rank : position > other.position;
   }
 };
@@ -48,7 +50,7 @@ std::size_t cache_slot(const std::array<std::uint64_t, 3>& key) {
 struct BpeScratch {
   std::vector<Slot> cache = std::vector<Slot>(kSlots);
   std::vector<std::int32_t> symbols;
-  std::vector<std::uint32_t> ranks;      // of the pair that starts at a symbol
+  std::vector<std::uint32_t> ranks;  // of the pair that starts at a symbol
   std::vector<std::int32_t> next, previous;
   std::vector<Candidate> heap;
   std::string spelling;
@@ -74,7 +76,8 @@ int byte_of_alphabet(char32_t code) {
   static const auto bytes = [] {
     std::array<std::int16_t, 0x144> inverse{};
     inverse.fill(-1);
-    for (int b = 0; b < 256; ++b) inverse[byte_alphabet()[static_cast<std::size_t>(b)]] = static_cast<std::int16_t>(b);
+    for (int b = 0; b < 256; ++b)
+      inverse[byte_alphabet()[static_cast<std::size_t>(b)]] = static_cast<std::int16_t>(b);
     return inverse;
   }();
   return code < bytes.size() ? bytes[code] : -1;
@@ -91,7 +94,8 @@ void Bpe::fill_pairs() {
   pairs_.assign(slots, {});
   shift_ = 64 - std::bit_width(slots - 1);
   for (std::size_t i = 0; i < merges_.size(); ++i) {
-    const std::uint64_t key = static_cast<std::uint64_t>(merges_[i].left) << 32 | static_cast<std::uint32_t>(merges_[i].right);
+    const std::uint64_t key =
+        static_cast<std::uint64_t>(merges_[i].left) << 32 | static_cast<std::uint32_t>(merges_[i].right);
     std::size_t slot = static_cast<std::size_t>(key * 0x9E3779B97F4A7C15 >> shift_);
     while (pairs_[slot].key != kEmpty && pairs_[slot].key != key) slot = (slot + 1) & (slots - 1);
     pairs_[slot] = {key, static_cast<std::uint32_t>(i)};
@@ -100,7 +104,8 @@ void Bpe::fill_pairs() {
 
 inline std::uint32_t Bpe::rank(std::int32_t left, std::int32_t right) const {
   const std::uint64_t key = static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
-  for (std::size_t slot = static_cast<std::size_t>(key * 0x9E3779B97F4A7C15 >> shift_);; slot = (slot + 1) & (pairs_.size() - 1)) {
+  for (std::size_t slot = static_cast<std::size_t>(key * 0x9E3779B97F4A7C15 >> shift_);;
+       slot = (slot + 1) & (pairs_.size() - 1)) {
     if (pairs_[slot].key == key) return pairs_[slot].rank;
     if (pairs_[slot].key == kEmpty) return kNoRank;
   }
@@ -165,10 +170,11 @@ std::int32_t Bpe::whole(std::string_view word, BpeScratch& scratch) const {
   return vocabulary_.find(scratch.spelling);
 }
 
-// The characters as ids. An unknown id is held back until the next known character, so that neighbours can fuse; bytes of a
-// fallback do not release it. Both as `tokenizers` does it.
+// The characters as ids. An unknown id is held back until the next known character, so that neighbours can
+// fuse; bytes of a fallback do not release it. Both as `tokenizers` does it.
 void Bpe::start(std::string_view word, std::vector<std::int32_t>& symbols) const {
-  if (rules_.byte_level && std::none_of(bytes_.begin(), bytes_.end(), [](std::int32_t id) { return id == kNoId; }))
+  if (rules_.byte_level &&
+      std::none_of(bytes_.begin(), bytes_.end(), [](std::int32_t id) { return id == kNoId; }))
     return start_bytes(word, symbols);
   bool held = false;
   const auto release = [&] {
@@ -191,8 +197,8 @@ void Bpe::start(std::string_view word, std::vector<std::int32_t>& symbols) const
       continue;
     }
     const bool spell = rules_.byte_fallback && std::all_of(character.begin(), character.end(), [&](char c) {
-      return fallback_[static_cast<unsigned char>(c)] != kNoId;
-    });
+                         return fallback_[static_cast<unsigned char>(c)] != kNoId;
+                       });
     if (spell) {
       for (const char c : character) symbols.push_back(fallback_[static_cast<unsigned char>(c)]);
     } else if (rules_.unknown != kNoId) {
@@ -215,7 +221,8 @@ void Bpe::merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint3
   for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = rank(symbols[i], symbols[i + 1]);
   ranks[n - 1] = kNoRank;
   while (true) {
-    const std::size_t at = static_cast<std::size_t>(std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(n)) - ranks.begin());
+    const std::size_t at = static_cast<std::size_t>(
+        std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(n)) - ranks.begin());
     if (ranks[at] == kNoRank) break;
     symbols[at] = merges_[ranks[at]].result;
     --n;
@@ -236,7 +243,7 @@ void Bpe::merge_long(BpeScratch& scratch) const {
   scratch.previous.resize(n);
   scratch.heap.clear();
   const auto index = [](std::int32_t i) { return static_cast<std::size_t>(i); };
-  const auto score = [&](std::size_t at) {               // sets the rank of the pair that starts here
+  const auto score = [&](std::size_t at) {  // sets the rank of the pair that starts here
     const std::int32_t right = scratch.next[at];
     scratch.ranks[at] = right < 0 ? kNoRank : rank(symbols[at], symbols[index(right)]);
     return scratch.ranks[at] != kNoRank;

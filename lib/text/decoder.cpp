@@ -24,11 +24,14 @@ std::string alphabet_bytes(std::string_view token) {
   return bytes;
 }
 
-std::optional<char> fallback_byte(std::string_view token) {          // "<0x0A>"
+std::optional<char> fallback_byte(std::string_view token) {  // "<0x0A>"
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return {};
   int value = 0;
   for (const char c : token.substr(3, 2)) {
-    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    const int digit = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                             : -1;
     if (digit < 0) return {};
     value = value * 16 + digit;
   }
@@ -95,7 +98,8 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
     std::string text = fields.text(key);
     int bytes = 0;
     if (!text.empty()) code_point(text.data(), bytes);
-    if (text.empty() || text.size() != static_cast<std::size_t>(bytes)) fields.fail(key, "must be one character, but is '" + text + "'");
+    if (text.empty() || text.size() != static_cast<std::size_t>(bytes))
+      fields.fail(key, "must be one character, but is '" + text + "'");
     return text;
   };
   const auto count = [&](const char* key) {
@@ -106,7 +110,8 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
   if (type == "Sequence") {
     const Json& parts = fields.at("decoders");
     if (!parts.is_array()) fields.fail("decoders", "must be a list, but is not");
-    for (std::size_t i = 0; i < parts.size(); ++i) add(parts[i], file, path + ".decoders[" + std::to_string(i) + "]");
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      add(parts[i], file, path + ".decoders[" + std::to_string(i) + "]");
     return;
   }
   if (type == "ByteLevel") {
@@ -114,7 +119,8 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
   } else if (type == "Metaspace") {
     step.kind = Step::Metaspace;
     step.content = one_character("replacement");
-    step.prefix = fields.boolean_or("add_prefix_space", true) && fields.text_or("prepend_scheme", "always") != "never";
+    step.prefix =
+        fields.boolean_or("add_prefix_space", true) && fields.text_or("prepend_scheme", "always") != "never";
   } else if (type == "Replace") {
     step.kind = Step::Replace;
     step.pattern = Pattern::from_json(fields.at("pattern"), file, path + ".pattern");
@@ -127,8 +133,11 @@ void Decoder::add(const Json& json, const std::string& file, const std::string& 
     step.start = count("start");
     step.stop = count("stop");
   } else if (type != "Fuse") {
-    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
-                "the decoder '" + path + "' must be ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip or a Sequence, but is " + type);
+    throw Error(
+        ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
+        "the decoder '" + path +
+            "' must be ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip or a Sequence, but is " +
+            type);
   }
   steps_.push_back(std::move(step));
 }
@@ -141,7 +150,8 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens, std::siz
       tokens[0] = repair_utf8(tokens[0]);
       return;
     case Step::Metaspace:
-      for (std::size_t i = 0; i < tokens.size(); ++i) unmark(tokens[i], step.content, i == 0 && step.prefix ? "" : " ");
+      for (std::size_t i = 0; i < tokens.size(); ++i)
+        unmark(tokens[i], step.content, i == 0 && step.prefix ? "" : " ");
       return;
     case Step::Replace:
       for (std::string& token : tokens) replace_all(token, step.pattern, step.content, most);
@@ -157,7 +167,10 @@ void Decoder::apply(const Step& step, std::vector<std::string>& tokens, std::siz
 std::string Decoder::decode(std::vector<std::string> tokens) const {
   if (steps_.empty())
     for (std::size_t i = 1; i < tokens.size(); ++i) tokens[i].insert(0, " ");
-  const auto bytes = [&] { return std::accumulate(tokens.begin(), tokens.end(), std::size_t{0}, [](std::size_t n, const std::string& t) { return n + t.size(); }); };
+  const auto bytes = [&] {
+    return std::accumulate(tokens.begin(), tokens.end(), std::size_t{0},
+                           [](std::size_t n, const std::string& t) { return n + t.size(); });
+  };
   const std::size_t most = most_bytes(bytes());
   for (const Step& step : steps_) {
     apply(step, tokens, most);

@@ -27,11 +27,14 @@ void Pattern::find_all(std::string_view text, std::vector<Span>& out) const {
 
 void require_length(std::size_t bytes, std::size_t most) {
   if (bytes > most)
-    throw Error(ErrorKind::Data, "the steps of a tokenizer must not make a text longer than " + std::to_string(most) + " bytes, but do");
+    throw Error(ErrorKind::Data, "the steps of a tokenizer must not make a text longer than " +
+                                     std::to_string(most) + " bytes, but do");
 }
 
 void require_few_steps(std::size_t steps, const std::string& file, const std::string& path) {
-  if (steps > 64) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "'" + path + "' must be at most the 64th step, but is a later one");
+  if (steps > 64)
+    throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}},
+                "'" + path + "' must be at most the 64th step, but is a later one");
 }
 
 void replace_all(std::string& text, const Pattern& pattern, std::string_view content, std::size_t most) {
@@ -64,16 +67,19 @@ void Normalizer::add(const Json& json, const std::string& file, const std::strin
   if (type == "Sequence") {
     const Json& parts = fields.at("normalizers");
     if (!parts.is_array()) fields.fail("normalizers", "must be a list, but is not");
-    for (std::size_t i = 0; i < parts.size(); ++i) add(parts[i], file, path + ".normalizers[" + std::to_string(i) + "]");
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      add(parts[i], file, path + ".normalizers[" + std::to_string(i) + "]");
   } else if (type == "NFC") {
     steps_.push_back({Step::Nfc, {}, {}});
   } else if (type == "Prepend") {
     steps_.push_back({Step::Prepend, {}, fields.text("prepend")});
   } else if (type == "Replace") {
-    steps_.push_back({Step::Replace, Pattern::from_json(fields.at("pattern"), file, path + ".pattern"), fields.text("content")});
+    steps_.push_back({Step::Replace, Pattern::from_json(fields.at("pattern"), file, path + ".pattern"),
+                      fields.text("content")});
   } else {
-    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
-                "the normalizer '" + path + "' must be NFC, Prepend, Replace or a Sequence of them, but is " + type);
+    throw Error(
+        ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
+        "the normalizer '" + path + "' must be NFC, Prepend, Replace or a Sequence of them, but is " + type);
   }
 }
 

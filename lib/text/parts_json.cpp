@@ -12,10 +12,11 @@ namespace {
 }
 
 std::int32_t token_id(const Json& value, std::string_view token, const std::string& file) {
-  const bool fits = value.is_number_unsigned() && value.get<std::uint64_t>() < static_cast<std::uint64_t>(kMostIds);
+  const bool fits =
+      value.is_number_unsigned() && value.get<std::uint64_t>() < static_cast<std::uint64_t>(kMostIds);
   if (!fits)
-    fail(file, "the id of token '" + std::string(token) + "' must be a whole number below " + std::to_string(kMostIds) +
-                   ", but is " + dump_compact(value));
+    fail(file, "the id of token '" + std::string(token) + "' must be a whole number below " +
+                   std::to_string(kMostIds) + ", but is " + dump_compact(value));
   return value.get<std::int32_t>();
 }
 
@@ -29,16 +30,18 @@ void in_file(const std::string& file, Body body) {
   }
 }
 
-bool flag(Fields& fields, const char* key, bool fallback) {            // null means the default, as for `tokenizers`
+bool flag(Fields& fields, const char* key, bool fallback) {  // null means the default, as for `tokenizers`
   const Json* value = fields.find(key);
   return !value || value->is_null() ? fallback : fields.boolean_or(key, fallback);
 }
 
-void refuse(Fields& model, const char* key) {                          // "" and null are the same as absent
+void refuse(Fields& model, const char* key) {  // "" and null are the same as absent
   const Json* value = model.find(key);
-  if (!value || value->is_null() || (value->is_string() && value->get_ref<const std::string&>().empty())) return;
+  if (!value || value->is_null() || (value->is_string() && value->get_ref<const std::string&>().empty()))
+    return;
   if (value->is_number() && value->get<double>() == 0) return;
-  throw Error(ErrorKind::Unsupported, std::string("the model's '") + key + "' must be absent, but is " + dump_compact(*value));
+  throw Error(ErrorKind::Unsupported,
+              std::string("the model's '") + key + "' must be absent, but is " + dump_compact(*value));
 }
 
 void read_vocabulary(Parts& parts, const Json& vocab, const std::string& file) {
@@ -50,13 +53,14 @@ void read_merges(Parts& parts, const Json& merges, const std::string& file) {
   if (!merges.is_array()) fail(file, "'model.merges' must be an array, but is not");
   parts.merges.reserve(merges.size());
   for (const Json& merge : merges) {
-    if (merge.is_string()) {                                           // before tokenizers 0.20: "left right"
+    if (merge.is_string()) {  // before tokenizers 0.20: "left right"
       const std::string& line = merge.get_ref<const std::string&>();
       if (line.starts_with("#version")) continue;
       const std::size_t blank = line.find(' ');
       if (blank == line.npos || line.find(' ', blank + 1) != line.npos)
         fail(file, "a merge must be two tokens and a blank between them, but is '" + line + "'");
-      add_merge(parts, std::string_view(line).substr(0, blank), std::string_view(line).substr(blank + 1), file);
+      add_merge(parts, std::string_view(line).substr(0, blank), std::string_view(line).substr(blank + 1),
+                file);
     } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       add_merge(parts, merge[0].get_ref<const std::string&>(), merge[1].get_ref<const std::string&>(), file);
     } else {
@@ -69,7 +73,8 @@ void read_model(Parts& parts, Json& model, const std::string& file) {
   Fields fields(model, file, "model", ErrorKind::Data);
   const std::string type = fields.text_or("type", "BPE");
   if (type != "BPE")
-    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}}, "the tokenizer's model must be BPE, but is " + type);
+    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
+                "the tokenizer's model must be BPE, but is " + type);
   for (const char* key : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) refuse(fields, key);
   read_vocabulary(parts, fields.at("vocab"), file);
   read_merges(parts, fields.at("merges"), file);
@@ -84,8 +89,9 @@ void read_model(Parts& parts, Json& model, const std::string& file) {
   }
 }
 
-// `tokenizers` ignores the stated id: a token of the vocabulary has the id from there, the others are numbered on from the
-// vocabulary's count. A file that says something else would mean other ids there than here.
+// `tokenizers` ignores the stated id: a token of the vocabulary has the id from there, the others are
+// numbered on from the vocabulary's count. A file that says something else would mean other ids there than
+// here.
 void read_added(Parts& parts, const Json& added, const std::string& file) {
   if (added.is_null()) return;
   if (!added.is_array()) fail(file, "'added_tokens' must be an array, but is not");
@@ -105,7 +111,8 @@ void read_added(Parts& parts, const Json& added, const std::string& file) {
     const std::int32_t known = parts.vocabulary.find(token.content);
     const std::int32_t expected = known != kNoId ? known : next++;
     if (token.id != expected || (known == kNoId && parts.vocabulary.has(token.id)))
-      fields.fail("id", "must be " + std::to_string(expected) + " for '" + token.content + "', but is " + std::to_string(token.id));
+      fields.fail("id", "must be " + std::to_string(expected) + " for '" + token.content + "', but is " +
+                            std::to_string(token.id));
     seen.add(token.content, token.id);
     parts.added.push_back(std::move(token));
   }
@@ -133,14 +140,20 @@ void read_post_processor(Parts& parts, const Json& processor) {
     return known == kNoId ? std::nullopt : std::optional(known);
   };
   if (const auto bos = special(single.front())) parts.special.bos = bos, parts.special.add_bos = true;
-  if (const auto eos = special(single.back()); eos && single.size() > 1) parts.special.eos = eos, parts.special.add_eos = true;
+  if (const auto eos = special(single.back()); eos && single.size() > 1)
+    parts.special.eos = eos, parts.special.add_eos = true;
 }
 
 Json added_json(const std::vector<AddedToken>& added) {
   Json list = Json::array();
   for (const AddedToken& token : added)
-    list.push_back({{"id", token.id}, {"content", token.content}, {"single_word", token.single_word}, {"lstrip", token.lstrip},
-                    {"rstrip", token.rstrip}, {"normalized", token.normalized}, {"special", token.special}});
+    list.push_back({{"id", token.id},
+                    {"content", token.content},
+                    {"single_word", token.single_word},
+                    {"lstrip", token.lstrip},
+                    {"rstrip", token.rstrip},
+                    {"normalized", token.normalized},
+                    {"special", token.special}});
   return list;
 }
 
@@ -166,9 +179,11 @@ void add_merge(Parts& parts, std::string_view left, std::string_view right, cons
   const Merge merge{parts.vocabulary.find(left), parts.vocabulary.find(right), parts.vocabulary.find(joined)};
   if (merge.left != kNoId && merge.right != kNoId && merge.result != kNoId && !left.empty() && !right.empty())
     return parts.merges.push_back(merge);
-  const std::string_view missing = merge.left == kNoId ? left : merge.right == kNoId ? right : std::string_view(joined);
-  fail(file, "a merge must join two tokens to a third of the vocabulary, but '" + std::string(missing) + "' of '" +
-                 std::string(left) + "' + '" + std::string(right) + "' is not in it");
+  const std::string_view missing = merge.left == kNoId    ? left
+                                   : merge.right == kNoId ? right
+                                                          : std::string_view(joined);
+  fail(file, "a merge must join two tokens to a third of the vocabulary, but '" + std::string(missing) +
+                 "' of '" + std::string(left) + "' + '" + std::string(right) + "' is not in it");
 }
 
 Parts parts_from_json(std::string_view json, const std::string& file) {
@@ -176,7 +191,8 @@ Parts parts_from_json(std::string_view json, const std::string& file) {
   Parts parts;
   Fields fields(document, file, "", ErrorKind::Data);
   if (const Json& version = part(document, "version"); version.is_string() && version != "1.0")
-    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}}, "the version of a tokenizer.json must be 1.0, but is " + dump_compact(version));
+    throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
+                "the version of a tokenizer.json must be 1.0, but is " + dump_compact(version));
   in_file(file, [&] {
     fields.at("model");
     read_model(parts, document["model"], file);
@@ -209,7 +225,8 @@ std::string json_from_parts(const Parts& parts) {
   if (out.back() == ',') out.pop_back();
   out += "},\"merges\":[";
   for (const Merge& merge : parts.merges)
-    out += "[" + quoted(parts.vocabulary.text(merge.left)) + "," + quoted(parts.vocabulary.text(merge.right)) + "],";
+    out += "[" + quoted(parts.vocabulary.text(merge.left)) + "," +
+           quoted(parts.vocabulary.text(merge.right)) + "],";
   if (out.back() == ',') out.pop_back();
   return out + "]}}\n";
 }
@@ -218,27 +235,33 @@ void read_tokenizer_config(Parts& parts, const Json& config, const std::string& 
   if (!config.is_object()) fail(file, "tokenizer_config.json must be an object, but is not");
   const auto read = [&](const char* key, std::optional<std::int32_t>& id) {
     const Json* value = &part(config, key);
-    if (value->is_object()) value = &part(*value, "content");          // an AddedToken written out
+    if (value->is_object()) value = &part(*value, "content");  // an AddedToken written out
     if (!value->is_string()) return;
     const std::int32_t known = find_id(parts, value->get_ref<const std::string&>());
-    if (known != kNoId) id = known;                                    // one that does not exist can't be used either
+    if (known != kNoId) id = known;  // one that does not exist can't be used either
   };
   read("bos_token", parts.special.bos);
   read("eos_token", parts.special.eos);
   read("unk_token", parts.special.unknown);
   read("pad_token", parts.special.padding);
-  if (part(config, "add_bos_token").is_boolean()) parts.special.add_bos = part(config, "add_bos_token").get<bool>() && parts.special.bos;
-  if (part(config, "add_eos_token").is_boolean()) parts.special.add_eos = part(config, "add_eos_token").get<bool>() && parts.special.eos;
-  if (part(config, "chat_template").is_string()) parts.special.chat_template = part(config, "chat_template").get<std::string>();
+  if (part(config, "add_bos_token").is_boolean())
+    parts.special.add_bos = part(config, "add_bos_token").get<bool>() && parts.special.bos;
+  if (part(config, "add_eos_token").is_boolean())
+    parts.special.add_eos = part(config, "add_eos_token").get<bool>() && parts.special.eos;
+  if (part(config, "chat_template").is_string())
+    parts.special.chat_template = part(config, "chat_template").get<std::string>();
 }
 
 void read_model_config(Parts& parts, const Json& config) {
   const auto read = [&](const char* key, std::optional<std::int32_t>& id) {
     const Json* value = &part(config, key);
-    if (value->is_array() && !value->empty()) value = &value->front();   // several ends: the first
-    const std::int64_t stated = value->is_number_unsigned() && value->get<std::uint64_t>() < kMostIds ? value->get<std::int64_t>() : -1;
+    if (value->is_array() && !value->empty()) value = &value->front();  // several ends: the first
+    const std::int64_t stated = value->is_number_unsigned() && value->get<std::uint64_t>() < kMostIds
+                                    ? value->get<std::int64_t>()
+                                    : -1;
     const auto token = static_cast<std::int32_t>(stated);
-    const bool added = std::any_of(parts.added.begin(), parts.added.end(), [&](const AddedToken& one) { return one.id == token; });
+    const bool added = std::any_of(parts.added.begin(), parts.added.end(),
+                                   [&](const AddedToken& one) { return one.id == token; });
     if (!id && (added || parts.vocabulary.has(token))) id = token;
   };
   read("bos_token_id", parts.special.bos);

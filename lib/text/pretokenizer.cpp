@@ -23,7 +23,8 @@ void PreTokenizer::add(const Json& json, const std::string& file, const std::str
   if (type == "Sequence") {
     const Json& parts = fields.at("pretokenizers");
     if (!parts.is_array()) fields.fail("pretokenizers", "must be a list, but is not");
-    for (std::size_t i = 0; i < parts.size(); ++i) add(parts[i], file, path + ".pretokenizers[" + std::to_string(i) + "]");
+    for (std::size_t i = 0; i < parts.size(); ++i)
+      add(parts[i], file, path + ".pretokenizers[" + std::to_string(i) + "]");
   } else if (type == "ByteLevel") {
     byte_level_ = true;
     Step prefix, split;
@@ -43,7 +44,8 @@ void PreTokenizer::add(const Json& json, const std::string& file, const std::str
     add_metaspace(std::move(fields));
   } else {
     throw Error(ErrorKind::Unsupported, Place{file, 0, 0, 1, {}},
-                "the pre_tokenizer '" + path + "' must be ByteLevel, Split, Digits, Metaspace or a Sequence, but is " + type);
+                "the pre_tokenizer '" + path +
+                    "' must be ByteLevel, Split, Digits, Metaspace or a Sequence, but is " + type);
   }
 }
 
@@ -52,7 +54,8 @@ void PreTokenizer::add_split(Fields fields, const std::string& file, const std::
   step.pattern = Pattern::from_json(fields.at("pattern"), file, path + ".pattern");
   if (step.pattern.regex) step.source = fields.object("pattern").text("Regex");
   const std::string behavior = fields.text("behavior");
-  constexpr const char* kNames[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+  constexpr const char* kNames[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
+                                    "Contiguous"};
   const auto at = std::find(std::begin(kNames), std::end(kNames), behavior);
   if (at == std::end(kNames)) fields.fail("behavior", "must be a known behavior, but is " + behavior);
   step.behavior = static_cast<Behavior>(at - std::begin(kNames));
@@ -73,7 +76,8 @@ void PreTokenizer::add_metaspace(Fields fields) {
   const std::string scheme = fields.text_or("prepend_scheme", no_prefix ? "never" : "always");
   if (scheme != "always" && scheme != "first" && scheme != "never")
     fields.fail("prepend_scheme", "must be always, first or never, but is " + scheme);
-  if (no_prefix && scheme != "never") fields.fail("prepend_scheme", "must be never without add_prefix_space, but is " + scheme);
+  if (no_prefix && scheme != "never")
+    fields.fail("prepend_scheme", "must be never without add_prefix_space, but is " + scheme);
   step.prepend = scheme == "always" ? Step::Always : scheme == "first" ? Step::First : Step::Never;
   const Json* split = fields.find("split");
   step.split = !split || split->is_null() || fields.boolean_or("split", true);
@@ -85,7 +89,8 @@ void PreTokenizer::add_metaspace(Fields fields) {
 void PreTokenizer::choose_plan() {
   if (!byte_level_ || steps_.empty()) return;
   const auto is_split = [](const Step& step, std::string_view pattern) {
-    return step.kind == Step::Split && step.source == pattern && step.behavior == Behavior::Isolated && !step.invert;
+    return step.kind == Step::Split && step.source == pattern && step.behavior == Behavior::Isolated &&
+           !step.invert;
   };
   const Step& last = steps_.back();
   const Step& first = steps_.front();
@@ -117,7 +122,8 @@ std::vector<std::string> PreTokenizer::words_by_steps(std::string_view text, boo
   return words;
 }
 
-void PreTokenizer::run_steps(std::string_view text, bool at_start, std::string& buffer, std::vector<Span>& spans) const {
+void PreTokenizer::run_steps(std::string_view text, bool at_start, std::string& buffer,
+                             std::vector<Span>& spans) const {
   buffer = text;
   spans.assign(text.empty() ? 0 : 1, {0, text.size()});
   std::string rewritten;
@@ -132,7 +138,8 @@ void PreTokenizer::run_steps(std::string_view text, bool at_start, std::string& 
       at_start &= !spans.empty() && spans[0].begin == 0;
       for (const Span& span : spans) {
         const Span now{rewritten.size(), 0};
-        rewrite(step, std::string_view(buffer).substr(span.begin, span.end - span.begin), at_start && &span == &spans[0], rewritten);
+        rewrite(step, std::string_view(buffer).substr(span.begin, span.end - span.begin),
+                at_start && &span == &spans[0], rewritten);
         require_length(rewritten.size(), most);
         split(step, rewritten, {now.begin, rewritten.size()}, next);
       }
@@ -149,7 +156,8 @@ void PreTokenizer::rewrite(const Step& step, std::string_view text, bool first, 
     return;
   }
   const bool has_marker = text.starts_with(step.marker) || text.starts_with(' ');
-  if (!has_marker && (step.prepend == Step::Always || (step.prepend == Step::First && first))) out += step.marker;
+  if (!has_marker && (step.prepend == Step::Always || (step.prepend == Step::First && first)))
+    out += step.marker;
   for (const char c : text) {
     if (c == ' ')
       out += step.marker;
@@ -161,7 +169,8 @@ void PreTokenizer::rewrite(const Step& step, std::string_view text, bool first, 
 void PreTokenizer::find(const Step& step, std::string_view text, std::vector<Span>& found) {
   if (step.kind == Step::Split) return step.pattern.find_all(text, found);
   if (step.kind == Step::Metaspace) {
-    for (std::size_t at = text.find(step.marker); at != text.npos; at = text.find(step.marker, at + step.marker.size()))
+    for (std::size_t at = text.find(step.marker); at != text.npos;
+         at = text.find(step.marker, at + step.marker.size()))
       found.push_back({at, at + step.marker.size()});
     return;
   }
@@ -185,7 +194,7 @@ void PreTokenizer::split(const Step& step, std::string_view text, Span span, std
     Span span;
     bool match;
   };
-  std::vector<Part> parts;                               // matches and what lies between them cover the text
+  std::vector<Part> parts;  // matches and what lies between them cover the text
   std::size_t done = span.begin;
   for (const Span& match : found) {
     const Span at{span.begin + match.begin, span.begin + match.end};
@@ -199,13 +208,14 @@ void PreTokenizer::split(const Step& step, std::string_view text, Span span, std
   const bool backwards = behavior == Behavior::MergedWithNext;
   if (backwards) std::reverse(parts.begin(), parts.end());
   std::vector<Span> words;
-  bool previous = false;                                 // whether the part before was a match
+  bool previous = false;  // whether the part before was a match
   for (const Part& part : parts) {
     const bool merged = behavior == Behavior::MergedWithPrevious || backwards;
     const bool join = !words.empty() && ((merged && part.match && !previous) ||
                                          (behavior == Behavior::Contiguous && part.match == previous));
     if (join)
-      words.back() = {std::min(words.back().begin, part.span.begin), std::max(words.back().end, part.span.end)};
+      words.back() = {std::min(words.back().begin, part.span.begin),
+                      std::max(words.back().end, part.span.end)};
     else if (behavior != Behavior::Removed || !part.match)
       words.push_back(part.span);
     previous = part.match;

@@ -1,6 +1,6 @@
 #pragma once
-// The `pre_tokenizer` of tokenizer.json: cuts normalized text into the words that BPE sees. Null, ByteLevel, Split, Digits,
-// Metaspace and a Sequence of them; ByteLevel ends a Sequence.
+// The `pre_tokenizer` of tokenizer.json: cuts normalized text into the words that BPE sees. Null, ByteLevel,
+// Split, Digits, Metaspace and a Sequence of them; ByteLevel ends a Sequence.
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -14,17 +14,17 @@ namespace slmc::text {
 
 class PreTokenizer {
  public:
-  PreTokenizer() = default;                              // the whole text is one word
+  PreTokenizer() = default;  // the whole text is one word
   static PreTokenizer from_json(const Json& json, const std::string& file);
   bool byte_level() const { return byte_level_; }
   // The character that stands for a blank: U+2581 unless a Metaspace says otherwise.
   const std::string& marker() const { return marker_; }
-  // Words may also be cut before a marker that follows something else: the caller has checked that no merge crosses there,
-  // so that only speed changes.
+  // Words may also be cut before a marker that follows something else: the caller has checked that no merge
+  // crosses there, so that only speed changes.
   void allow_cuts() { cuts_ = true; }
 
-  // Calls emit(word) for each word. `at_start`: the text begins where the user's text begins. `buffer` holds rewritten
-  // text; the words lie in it or in `text`. Valid UTF-8.
+  // Calls emit(word) for each word. `at_start`: the text begins where the user's text begins. `buffer` holds
+  // rewritten text; the words lie in it or in `text`. Valid UTF-8.
   template <typename Emit>
   void words(std::string_view text, bool at_start, std::string& buffer, Emit emit) const {
     const auto put = [&](std::size_t begin, std::size_t end) { emit(text.substr(begin, end - begin)); };
@@ -52,13 +52,13 @@ class PreTokenizer {
   enum class Behavior { Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous };
   struct Step {
     enum Kind { Split, Digits, Metaspace, Prefix } kind = Split;
-    Pattern pattern;                                     // Split
-    Behavior behavior = Behavior::Isolated;              // Split, Digits
-    bool invert = false;                                 // Split
-    enum Prepend { Never, First, Always } prepend = Never;   // Metaspace
-    bool split = true;                                   // Metaspace
-    std::string marker;                                  // Metaspace
-    std::string source;                                  // Split: the regular expression
+    Pattern pattern;                                        // Split
+    Behavior behavior = Behavior::Isolated;                 // Split, Digits
+    bool invert = false;                                    // Split
+    enum Prepend { Never, First, Always } prepend = Never;  // Metaspace
+    bool split = true;                                      // Metaspace
+    std::string marker;                                     // Metaspace
+    std::string source;                                     // Split: the regular expression
   };
   void add(const Json& json, const std::string& file, const std::string& path);
   void add_split(Fields fields, const std::string& file, const std::string& path);

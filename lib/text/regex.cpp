@@ -20,8 +20,9 @@ constexpr std::size_t kJitStackBytes = 4 * 1024 * 1024;
 constexpr std::string_view kWordClass = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
 
 [[noreturn]] void refuse(std::string_view construct) {
-  throw Error(ErrorKind::Unsupported, "the pattern of a tokenizer must use constructs that PCRE2 shares, but has '" +
-                                          std::string(construct) + "'");
+  throw Error(ErrorKind::Unsupported,
+              "the pattern of a tokenizer must use constructs that PCRE2 shares, but has '" +
+                  std::string(construct) + "'");
 }
 
 class Translator {
@@ -56,7 +57,7 @@ class Translator {
     if (c == 'w') return put(in_class ? std::string(kWordClass) : "[" + std::string(kWordClass) + "]");
     if (c == 'W' && !in_class) return put("[^" + std::string(kWordClass) + "]");
     if (c == 'v') return put(R"(\x0b)");
-    if (c == 'u') {                                      // \uHHHH
+    if (c == 'u') {  // \uHHHH
       if (at_ + 6 > in_.size()) refuse(in_.substr(at_));
       out_ += "\\x{" + std::string(in_.substr(at_ + 2, 4)) + "}";
       at_ += 6;
@@ -81,12 +82,12 @@ class Translator {
   void char_class() {
     copy(1);
     if (peek(0) == '^') copy(1);
-    if (peek(0) == ']') refuse("[]");                    // a literal ] there in PCRE2, an error in Oniguruma
+    if (peek(0) == ']') refuse("[]");  // a literal ] there in PCRE2, an error in Oniguruma
     while (at_ < in_.size() && in_[at_] != ']') {
       if (in_[at_] == '\\')
         escape(true);
       else if (in_[at_] == '[')
-        refuse("[ inside a class");                      // a nested class in Oniguruma
+        refuse("[ inside a class");  // a nested class in Oniguruma
       else if (in_[at_] == '&' && peek(1) == '&')
         refuse("&&");
       else
@@ -97,12 +98,13 @@ class Translator {
 
   void group() {
     if (peek(1) != '?') return copy(1);
-    for (const std::string_view known : {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?i)", "(?-i:", "(?-i)"})
+    for (const std::string_view known :
+         {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?i)", "(?-i:", "(?-i)"})
       if (in_.substr(at_, known.size()) == known) return copy(known.size());
     refuse(in_.substr(at_, 4));
   }
 
-  void interval() {                                      // {n,m}+ repeats greedily there, is possessive in PCRE2
+  void interval() {  // {n,m}+ repeats greedily there, is possessive in PCRE2
     const std::size_t close = in_.find('}', at_);
     if (close == in_.npos) refuse("{ without }");
     if (close + 1 < in_.size() && in_[close + 1] == '+') refuse(in_.substr(at_, close + 2 - at_));
@@ -114,7 +116,7 @@ class Translator {
   std::string out_;
 };
 
-struct MatchState {                                      // what matching needs, once per thread
+struct MatchState {  // what matching needs, once per thread
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   pcre2_jit_stack* stack = pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr);
   pcre2_match_data* data = pcre2_match_data_create(1, nullptr);
@@ -151,12 +153,14 @@ struct Regex::Code {
     int error = 0;
     PCRE2_SIZE offset = 0;
     code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                         PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context);
+                         PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset,
+                         context);
     pcre2_compile_context_free(context);
     if (!code)
       throw Error(ErrorKind::Data, "the pattern '" + pattern + "' must be a regular expression, but " +
-                                       pcre2_message(error) + " at byte " + std::to_string(offset) + " of '" + translated + "'");
-    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);          // without it, matching is only slower
+                                       pcre2_message(error) + " at byte " + std::to_string(offset) + " of '" +
+                                       translated + "'");
+    pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without it, matching is only slower
   }
   Code(const Code&) = delete;
   Code& operator=(const Code&) = delete;
@@ -165,7 +169,8 @@ struct Regex::Code {
 
 std::string translate_pattern(std::string_view oniguruma) {
   if (!is_utf8(oniguruma) || oniguruma.size() > 65536)
-    throw Error(ErrorKind::Data, "the pattern of a tokenizer must be UTF-8 of at most 65536 bytes, but is not");
+    throw Error(ErrorKind::Data,
+                "the pattern of a tokenizer must be UTF-8 of at most 65536 bytes, but is not");
   return Translator(oniguruma).run();
 }
 
@@ -187,14 +192,15 @@ void Regex::find_all(std::string_view text, std::vector<Span>& out) const {
   std::size_t from = 0, last_end = static_cast<std::size_t>(-1);
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   while (from <= text.size()) {
-    const int found = pcre2_match(code_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state.data, state.context);
+    const int found =
+        pcre2_match(code_->code, subject, text.size(), from, PCRE2_NO_UTF_CHECK, state.data, state.context);
     if (found == PCRE2_ERROR_NOMATCH) return;
     if (found < 0)
       throw Error(ErrorKind::Data, "the pattern '" + code_->pattern + "' must match within " +
                                        std::to_string(kMatchSteps) + " steps, but " + pcre2_message(found));
     const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(state.data);
     const Span match{bounds[0], bounds[1]};
-    if (match.begin == match.end && match.end == last_end) {      // go on behind the next character
+    if (match.begin == match.end && match.end == last_end) {  // go on behind the next character
       int bytes = 1;
       if (from < text.size()) code_point(text.data() + from, bytes);
       from += static_cast<std::size_t>(bytes);

@@ -1,10 +1,10 @@
 #pragma once
-// The two splitting patterns of nearly all byte-level tokenizers, written by hand: five to ten times faster than a regular
-// expression engine. tests/unit/text_test.cpp holds each against the pattern itself in PCRE2.
+// The two splitting patterns of nearly all byte-level tokenizers, written by hand: five to ten times faster
+// than a regular expression engine. tests/unit/text_test.cpp holds each against the pattern itself in PCRE2.
 //
 //   GPT-2    's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-//   Llama-3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
-//   Qwen-2   as Llama-3 with \p{N} for \p{N}{1,3}
+//   Llama-3  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|
+//   ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ Qwen-2   as Llama-3 with \p{N} for \p{N}{1,3}
 #include <cstddef>
 #include <string_view>
 
@@ -20,10 +20,14 @@ inline constexpr std::string_view kLlama3Pattern =
 inline constexpr std::string_view kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// Walks valid UTF-8. `kind()` is the class of the current character, 0 at the end (and for punctuation: ask `done`).
+// Walks valid UTF-8. `kind()` is the class of the current character, 0 at the end (and for punctuation: ask
+// `done`).
 class Cursor {
  public:
-  Cursor(std::string_view text, std::size_t at) : begin_(text.data()), p_(begin_ + at), end_(begin_ + text.size()) { look(); }
+  Cursor(std::string_view text, std::size_t at)
+      : begin_(text.data()), p_(begin_ + at), end_(begin_ + text.size()) {
+    look();
+  }
   bool done() const { return p_ == end_; }
   std::size_t at() const { return static_cast<std::size_t>(p_ - begin_); }
   char byte() const { return *p_; }
@@ -56,7 +60,8 @@ class Cursor {
   unsigned kind_ = 0;
 };
 
-// Bytes of the contraction at `at` (an apostrophe), 0 when there is none. Caseless also accepts U+017F, which folds to s.
+// Bytes of the contraction at `at` (an apostrophe), 0 when there is none. Caseless also accepts U+017F, which
+// folds to s.
 inline std::size_t contraction(std::string_view text, std::size_t at, bool caseless) {
   const auto lower = [&](std::size_t i) {
     const char c = at + i < text.size() ? text[at + i] : '\0';
@@ -68,8 +73,8 @@ inline std::size_t contraction(std::string_view text, std::size_t at, bool casel
   return caseless && text.substr(at + 1, 2) == "\xC5\xBF" ? 3 : 0;
 }
 
-// White space that neither joins the word behind it nor holds what the pattern asks for elsewhere: all but the last
-// character of the run, or all of it where the text ends or the run has one character.
+// White space that neither joins the word behind it nor holds what the pattern asks for elsewhere: all but
+// the last character of the run, or all of it where the text ends or the run has one character.
 inline std::size_t space_end(Cursor& cursor, std::size_t begin, bool digits_end) {
   std::size_t last = begin;
   while (cursor.space()) last = cursor.at(), cursor.next();
@@ -77,8 +82,8 @@ inline std::size_t space_end(Cursor& cursor, std::size_t begin, bool digits_end)
   return open || last == begin ? cursor.at() : last;
 }
 
-// With `digits`, every number is a word of its own and ends the text for what stands before it: Digits(individual) first,
-// then the pattern.
+// With `digits`, every number is a word of its own and ends the text for what stands before it:
+// Digits(individual) first, then the pattern.
 template <typename Emit>
 void scan_gpt2(std::string_view text, bool digits, Emit emit) {
   for (std::size_t at = 0; at < text.size();) {

@@ -17,7 +17,8 @@
 namespace slmc::text {
 namespace {
 
-// Buffers of one call to encode, handed out again to later calls: word caches stay warm, and no two threads share one.
+// Buffers of one call to encode, handed out again to later calls: word caches stay warm, and no two threads
+// share one.
 struct Scratch {
   BpeScratchPtr bpe = Bpe::make_scratch();
   std::string normalized, words;
@@ -78,24 +79,27 @@ struct Tokenizer::State {
   State& operator=(const State&) = delete;
 
   void encode(std::string_view text, bool plain, Scratch& scratch, std::vector<std::int32_t>& ids) const;
-  void encode_part(std::string_view text, bool at_start, bool plain, Scratch& scratch, std::vector<std::int32_t>& ids) const;
-  std::string spelling(std::int32_t id) const;             // as a decoder gets it; "" when there is no such token
+  void encode_part(std::string_view text, bool at_start, bool plain, Scratch& scratch,
+                   std::vector<std::int32_t>& ids) const;
+  std::string spelling(std::int32_t id) const;  // as a decoder gets it; "" when there is no such token
 
   Normalizer normalizer;
   PreTokenizer pretokenizer;
   Decoder decoder;
   Parts parts;
   Bpe bpe;
-  TokenFinder before, after;                               // added tokens found before and after the normalizer
+  TokenFinder before, after;  // added tokens found before and after the normalizer
   std::unordered_map<std::int32_t, const AddedToken*> added_by_id;
   std::unordered_map<std::int32_t, std::string> normalized_form;
   std::int32_t size = 0;
-  std::string json;                                        // the source's tokenizer.json; "" when it was a GGUF
-  std::vector<std::pair<std::string, std::string>> side_files;   // tokenizer_config.json and the like, verbatim
+  std::string json;  // the source's tokenizer.json; "" when it was a GGUF
+  std::vector<std::pair<std::string, std::string>>
+      side_files;  // tokenizer_config.json and the like, verbatim
   mutable ScratchPool pool;
 };
 
-void Tokenizer::State::encode(std::string_view text, bool plain, Scratch& scratch, std::vector<std::int32_t>& ids) const {
+void Tokenizer::State::encode(std::string_view text, bool plain, Scratch& scratch,
+                              std::vector<std::int32_t>& ids) const {
   if (plain || before.empty()) return encode_part(text, true, plain, scratch, ids);
   scratch.outer.clear();
   before.split(text, scratch.outer);
@@ -103,7 +107,8 @@ void Tokenizer::State::encode(std::string_view text, bool plain, Scratch& scratc
     if (one.id != kNoId)
       ids.push_back(one.id);
     else
-      encode_part(text.substr(one.span.begin, one.span.end - one.span.begin), one.span.begin == 0, plain, scratch, ids);
+      encode_part(text.substr(one.span.begin, one.span.end - one.span.begin), one.span.begin == 0, plain,
+                  scratch, ids);
   }
 }
 
@@ -115,7 +120,8 @@ void Tokenizer::State::encode_part(std::string_view text, bool at_start, bool pl
     text = scratch.normalized;
   }
   const auto encode_words = [&](std::string_view piece, bool first) {
-    pretokenizer.words(piece, first, scratch.words, [&](std::string_view word) { bpe.encode(word, *scratch.bpe, ids); });
+    pretokenizer.words(piece, first, scratch.words,
+                       [&](std::string_view word) { bpe.encode(word, *scratch.bpe, ids); });
   };
   if (plain || after.empty()) return encode_words(text, at_start);
   scratch.inner.clear();
@@ -124,7 +130,8 @@ void Tokenizer::State::encode_part(std::string_view text, bool at_start, bool pl
     if (one.id != kNoId)
       ids.push_back(one.id);
     else
-      encode_words(text.substr(one.span.begin, one.span.end - one.span.begin), at_start && one.span.begin == 0);
+      encode_words(text.substr(one.span.begin, one.span.end - one.span.begin),
+                   at_start && one.span.begin == 0);
   }
 }
 
@@ -151,7 +158,8 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
   }
   for (const auto& [name, text] : side_files) {
     const std::string path = (tokenizer_json.parent_path() / name).string();
-    if (name == "tokenizer_config.json") read_tokenizer_config(parts, parse_json(text, path, ErrorKind::Data), path);
+    if (name == "tokenizer_config.json")
+      read_tokenizer_config(parts, parse_json(text, path, ErrorKind::Data), path);
     if (name == "chat_template.jinja") parts.special.chat_template = text;
   }
   const std::filesystem::path config = tokenizer_json.parent_path() / "config.json";
@@ -172,7 +180,7 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text, bool plain) c
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 4 + 8);
   state_->encode(text, plain, *scratch, ids);
-  state_->pool.give(std::move(scratch));                   // after an error it is simply freed
+  state_->pool.give(std::move(scratch));  // after an error it is simply freed
   return ids;
 }
 
@@ -193,7 +201,8 @@ std::string Tokenizer::piece(std::int32_t id) const {
   const auto added = state_->added_by_id.find(id);
   if (added != state_->added_by_id.end()) return added->second->content;
   if (!state_->parts.vocabulary.has(id))
-    throw Error(ErrorKind::Data, fmt::format("the id of a token must be below {} and in use, but is {}", size(), id));
+    throw Error(ErrorKind::Data,
+                fmt::format("the id of a token must be below {} and in use, but is {}", size(), id));
   return state_->decoder.piece(state_->parts.vocabulary.text(id));
 }
 
@@ -218,28 +227,36 @@ std::string Tokenizer::content_hash() const {
   const auto add = [&](std::string_view text) { hash.add_number(text.size()).add(text); };
   hash.add_number(static_cast<std::uint64_t>(parts.vocabulary.count()));
   for (std::int32_t id = 0; id < parts.vocabulary.size(); ++id)
-    if (parts.vocabulary.has(id)) hash.add_number(static_cast<std::uint64_t>(id)), add(parts.vocabulary.text(id));
+    if (parts.vocabulary.has(id))
+      hash.add_number(static_cast<std::uint64_t>(id)), add(parts.vocabulary.text(id));
   hash.add_number(parts.merges.size());
   for (const Merge& merge : parts.merges)
-    hash.add_number(static_cast<std::uint64_t>(merge.left)).add_number(static_cast<std::uint64_t>(merge.right));
+    hash.add_number(static_cast<std::uint64_t>(merge.left))
+        .add_number(static_cast<std::uint64_t>(merge.right));
   hash.add_number(parts.added.size());
   for (const AddedToken& token : parts.added) {
     hash.add_number(static_cast<std::uint64_t>(token.id));
     add(token.content);
-    for (const bool flag : {token.single_word, token.lstrip, token.rstrip, token.normalized, token.special}) hash.add_number(flag);
+    for (const bool flag : {token.single_word, token.lstrip, token.rstrip, token.normalized, token.special})
+      hash.add_number(flag);
   }
-  for (const bool flag : {parts.rules.byte_fallback, parts.rules.ignore_merges, parts.rules.fuse_unknown}) hash.add_number(flag);
+  for (const bool flag : {parts.rules.byte_fallback, parts.rules.ignore_merges, parts.rules.fuse_unknown})
+    hash.add_number(flag);
   hash.add_number(static_cast<std::uint64_t>(parts.rules.unknown));
-  for (const char* key : {"normalizer", "pre_tokenizer", "decoder"}) add(dump_compact(part(*parts.rest, key)));
+  for (const char* key : {"normalizer", "pre_tokenizer", "decoder"})
+    add(dump_compact(part(*parts.rest, key)));
   return hash.hex();
 }
 
-std::string Tokenizer::to_json() const { return state_->json.empty() ? json_from_parts(state_->parts) : state_->json; }
+std::string Tokenizer::to_json() const {
+  return state_->json.empty() ? json_from_parts(state_->parts) : state_->json;
+}
 
 std::vector<std::pair<std::string, std::string>> Tokenizer::hf_files() const {
   std::vector<std::pair<std::string, std::string>> files{{"tokenizer.json", to_json()}};
   const auto& side = state_->side_files;
-  const bool has_config = std::any_of(side.begin(), side.end(), [](const auto& file) { return file.first == "tokenizer_config.json"; });
+  const bool has_config = std::any_of(side.begin(), side.end(),
+                                      [](const auto& file) { return file.first == "tokenizer_config.json"; });
   if (!has_config) files.emplace_back("tokenizer_config.json", tokenizer_config_json(state_->parts));
   files.insert(files.end(), side.begin(), side.end());
   return files;

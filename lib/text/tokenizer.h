@@ -1,14 +1,15 @@
 #pragma once
-// Text to token ids and back: byte-level BPE (GPT-2, Llama-3, Qwen, SmolLM) and SentencePiece-style BPE with byte fallback
-// (Llama-2), from tokenizer.json or from GGUF metadata. Ids equal those of the `tokenizers` package
-// (scripts/goldens/check_tokenizers.py).
+// Text to token ids and back: byte-level BPE (GPT-2, Llama-3, Qwen, SmolLM) and SentencePiece-style BPE with
+// byte fallback (Llama-2), from tokenizer.json or from GGUF metadata. Ids equal those of the `tokenizers`
+// package (scripts/goldens/check_tokenizers.py).
 //
 //   Tokenizer t = Tokenizer::from_file("model/tokenizer.json");
 //   t.decode(t.encode("Hello world")) == "Hello world"
 //
-// Read: the model BPE; normalizers NFC, Prepend, Replace; pre-tokenizers ByteLevel, Split, Digits, Metaspace; decoders
-// ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip; Sequences of each. Everything else is refused by name. Not
-// applied: truncation, padding, dropout and post-processors (special().add_bos says what a post-processor would add).
+// Read: the model BPE; normalizers NFC, Prepend, Replace; pre-tokenizers ByteLevel, Split, Digits, Metaspace;
+// decoders ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip; Sequences of each. Everything else is
+// refused by name. Not applied: truncation, padding, dropout and post-processors (special().add_bos says what
+// a post-processor would add).
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -27,46 +28,52 @@ namespace slmc::text {
 // What tokenizer_config.json, the post-processor or GGUF keys say about single tokens.
 struct SpecialTokens {
   std::optional<std::int32_t> bos, eos, unknown, padding;
-  bool add_bos = false, add_eos = false;                 // whether a model's prompts start and end with them
-  std::string chat_template;                             // Jinja; "" when there is none
+  bool add_bos = false, add_eos = false;  // whether a model's prompts start and end with them
+  std::string chat_template;              // Jinja; "" when there is none
 };
 
 class Tokenizer {
  public:
-  // tokenizer.json of Hugging Face. Error(Data) on corrupt input, Error(Unsupported) names the unknown component.
+  // tokenizer.json of Hugging Face. Error(Data) on corrupt input, Error(Unsupported) names the unknown
+  // component.
   static Tokenizer from_json(std::string_view json, std::string file);
-  // Also reads what stands beside it: tokenizer_config.json, chat_template.jinja, and the special ids of config.json.
+  // Also reads what stands beside it: tokenizer_config.json, chat_template.jinja, and the special ids of
+  // config.json.
   static Tokenizer from_file(const std::filesystem::path& tokenizer_json);
   // tokenizer.ggml.* keys ("gpt2" and "llama" models). `file` is for messages.
   static Tokenizer from_gguf(const io::GgufMetadata& metadata, std::string file);
 
-  // No BOS or EOS is added. Added tokens in the text are recognised unless `plain`. Invalid UTF-8 is replaced by U+FFFD.
+  // No BOS or EOS is added. Added tokens in the text are recognised unless `plain`. Invalid UTF-8 is replaced
+  // by U+FFFD.
   std::vector<std::int32_t> encode(std::string_view text, bool plain = false) const;
   // Always valid UTF-8. Ids without a token (rows that pad an embedding) are left out.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
-  std::string piece(std::int32_t id) const;              // bytes that one token stands for; Error(Data) when it has none
-  std::int64_t size() const;                             // largest id + 1
-  std::optional<std::int32_t> id_of(std::string_view token) const;   // as the file spells it: "Ġthe", "▁the"
+  std::string piece(std::int32_t id) const;  // bytes that one token stands for; Error(Data) when it has none
+  std::int64_t size() const;                 // largest id + 1
+  std::optional<std::int32_t> id_of(std::string_view token) const;  // as the file spells it: "Ġthe", "▁the"
   const SpecialTokens& special() const;
   std::optional<std::int32_t> bos() const { return special().bos; }
   std::optional<std::int32_t> eos() const { return special().eos; }
-  // The token between documents: <|endoftext|>, <|end_of_text|>, </s> or <eos>, the first that exists; else eos.
+  // The token between documents: <|endoftext|>, <|end_of_text|>, </s> or <eos>, the first that exists; else
+  // eos.
   std::optional<std::int32_t> end_of_text() const;
-  std::string content_hash() const;                      // vocabulary, merges, rules: equal hashes give equal ids
+  std::string content_hash() const;  // vocabulary, merges, rules: equal hashes give equal ids
 
-  // tokenizer.json text that gives the same ids; kept verbatim when it was the source, made from GGUF metadata otherwise.
+  // tokenizer.json text that gives the same ids; kept verbatim when it was the source, made from GGUF
+  // metadata otherwise.
   std::string to_json() const;
-  // Name and text of the files that carry a tokenizer in a Hugging Face folder: tokenizer.json, tokenizer_config.json and,
-  // when the source had one, chat_template.jinja.
+  // Name and text of the files that carry a tokenizer in a Hugging Face folder: tokenizer.json,
+  // tokenizer_config.json and, when the source had one, chat_template.jinja.
   std::vector<std::pair<std::string, std::string>> hf_files() const;
-  // The tokenizer.ggml.* pairs and tokenizer.chat_template that llama.cpp needs. `rows` of the embedding: ids from size()
-  // on become unused "[PAD id]" tokens; 0 means size(). Error(Unsupported) when llama.cpp has no rules for this tokenizer.
+  // The tokenizer.ggml.* pairs and tokenizer.chat_template that llama.cpp needs. `rows` of the embedding: ids
+  // from size() on become unused "[PAD id]" tokens; 0 means size(). Error(Unsupported) when llama.cpp has no
+  // rules for this tokenizer.
   io::GgufMetadata to_gguf(std::int64_t rows = 0) const;
 
  private:
   struct State;
   explicit Tokenizer(std::shared_ptr<const State> state);
-  std::shared_ptr<const State> state_;                   // immutable; cheap to copy, safe to share between threads
+  std::shared_ptr<const State> state_;  // immutable; cheap to copy, safe to share between threads
 };
 
 }  // namespace slmc::text

@@ -9,7 +9,7 @@ namespace slmc::text {
 namespace {
 
 struct Decomposition {
-  char32_t code, first, second;     // second 0: a single code point
+  char32_t code, first, second;  // second 0: a single code point
   bool composes;
 };
 #include "text/unicode_tables.inc"
@@ -56,8 +56,9 @@ void decompose(char32_t code, std::u32string& out) {
   if (d->second) decompose(d->second, out);
 }
 
-char32_t compose(char32_t a, char32_t b) {                // 0 when the pair has no primary composite
-  if (a - kLead < kLeads && b - kVowel < kVowels) return kSyllable + ((a - kLead) * kVowels + (b - kVowel)) * kTails;
+char32_t compose(char32_t a, char32_t b) {  // 0 when the pair has no primary composite
+  if (a - kLead < kLeads && b - kVowel < kVowels)
+    return kSyllable + ((a - kLead) * kVowels + (b - kVowel)) * kTails;
   if (a - kSyllable < kSyllables && (a - kSyllable) % kTails == 0 && b > kTail && b - kTail < kTails)
     return a + (b - kTail);
   static const auto pairs = [] {
@@ -70,7 +71,7 @@ char32_t compose(char32_t a, char32_t b) {                // 0 when the pair has
   return at == pairs.end() ? 0 : at->second;
 }
 
-void order_marks(std::u32string& text) {                  // canonical ordering: stable by combining class between starters
+void order_marks(std::u32string& text) {  // canonical ordering: stable by combining class between starters
   const ClassTable& ccc = combining_classes();
   for (std::size_t i = 0; i < text.size();) {
     if (ccc[text[i]] == 0) {
@@ -79,7 +80,8 @@ void order_marks(std::u32string& text) {                  // canonical ordering:
     }
     std::size_t end = i;
     while (end < text.size() && ccc[text[end]] != 0) ++end;
-    std::stable_sort(text.begin() + static_cast<std::ptrdiff_t>(i), text.begin() + static_cast<std::ptrdiff_t>(end),
+    std::stable_sort(text.begin() + static_cast<std::ptrdiff_t>(i),
+                     text.begin() + static_cast<std::ptrdiff_t>(end),
                      [&](char32_t a, char32_t b) { return ccc[a] < ccc[b]; });
     i = end;
   }
@@ -89,7 +91,7 @@ void order_marks(std::u32string& text) {                  // canonical ordering:
 void compose_all(std::u32string& text) {
   const ClassTable& ccc = combining_classes();
   std::size_t out = 0, starter = std::u32string::npos;
-  int last = 0;                                           // class of what was kept last; 0 right after a starter
+  int last = 0;  // class of what was kept last; 0 right after a starter
   for (const char32_t code : text) {
     const int own = ccc[code];
     const bool blocked = starter == std::u32string::npos || (out > starter + 1 && (last == 0 || last >= own));
@@ -107,12 +109,16 @@ void compose_all(std::u32string& text) {
 
 // Length of the well-formed sequence at `at`, or minus the length of the maximal ill-formed part.
 int sequence(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u; };
+  const auto byte = [&](std::size_t i) {
+    return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u;
+  };
   const unsigned lead = byte(0);
   if (lead < 0x80) return 1;
   if (lead < 0xC2 || lead > 0xF4) return -1;
   const int length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;      // table 3-7: the second byte's range
+  const unsigned low = lead == 0xE0   ? 0xA0
+                       : lead == 0xF0 ? 0x90
+                                      : 0x80;  // table 3-7: the second byte's range
   const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
   if (byte(1) < low || byte(1) > high) return -1;
   for (int i = 2; i < length; ++i)
@@ -131,8 +137,10 @@ void append_utf8(std::string& out, char32_t code) {
   const auto put = [&](char32_t byte) { out += static_cast<char>(byte); };
   if (code < 0x80) return put(code);
   if (code < 0x800) return put(0xC0 | code >> 6), put(0x80 | (code & 0x3F));
-  if (code < 0x10000) return put(0xE0 | code >> 12), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
-  put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 0x3F)), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
+  if (code < 0x10000)
+    return put(0xE0 | code >> 12), put(0x80 | (code >> 6 & 0x3F)), put(0x80 | (code & 0x3F));
+  put(0xF0 | code >> 18), put(0x80 | (code >> 12 & 0x3F)), put(0x80 | (code >> 6 & 0x3F)),
+      put(0x80 | (code & 0x3F));
 }
 
 std::size_t last_character(std::string_view text) {

@@ -25,8 +25,10 @@ std::uint64_t table_hash(std::string_view text) {
 
 void Vocabulary::add(std::string_view text, std::int32_t id) {
   if (id < 0 || id >= kMostIds)
-    throw Error(ErrorKind::Data, "the id of a token must be in [0, " + std::to_string(kMostIds) + "), but is " + std::to_string(id));
-  if (bytes_.size() + text.size() >= kAbsent) throw Error(ErrorKind::Data, "a vocabulary must be smaller than 4 GB, but is not");
+    throw Error(ErrorKind::Data, "the id of a token must be in [0, " + std::to_string(kMostIds) +
+                                     "), but is " + std::to_string(id));
+  if (bytes_.size() + text.size() >= kAbsent)
+    throw Error(ErrorKind::Data, "a vocabulary must be smaller than 4 GB, but is not");
   if (has(id))
     throw Error(ErrorKind::Data, "the id " + std::to_string(id) + " must belong to one token, but has '" +
                                      std::string(this->text(id)) + "' and '" + std::string(text) + "'");
@@ -38,7 +40,8 @@ void Vocabulary::add(std::string_view text, std::int32_t id) {
                                        std::to_string(slots_[slot]) + " and " + std::to_string(id));
   slots_[slot] = id;
   if (id >= size()) tokens_.resize(static_cast<std::size_t>(id) + 1);
-  tokens_[static_cast<std::size_t>(id)] = {static_cast<std::uint32_t>(bytes_.size()), static_cast<std::uint32_t>(text.size())};
+  tokens_[static_cast<std::size_t>(id)] = {static_cast<std::uint32_t>(bytes_.size()),
+                                           static_cast<std::uint32_t>(text.size())};
   bytes_ += text;
   ++count_;
 }

@@ -1,6 +1,6 @@
 // Question: how many bytes of text does one thread turn into ids per CPU-second, and are they the right ids?
-// Alternative in the same run: the `tokenizers` package, by scripts/goldens/check_tokenizers.py, which writes the documents,
-// runs this program and compares.
+// Alternative in the same run: the `tokenizers` package, by scripts/goldens/check_tokenizers.py, which writes
+// the documents, runs this program and compares.
 //
 // usage: bench_tokenizer TOKENIZER(.json|.gguf) DOCUMENTS IDS [RUNS]
 //   DOCUMENTS  u32 length, bytes; again and again (little-endian)
@@ -24,7 +24,9 @@ using slmc::text::Tokenizer;
 double cpu_seconds() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 

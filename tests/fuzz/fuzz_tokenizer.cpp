@@ -1,5 +1,6 @@
-// Any bytes give a tokenizer whose ids have pieces and whose texts are UTF-8, or one Error of kind Data. Never a crash, a hang,
-// more memory than a small multiple of the file's size, or another exception. Input: a GGUF, else a tokenizer.json.
+// Any bytes give a tokenizer whose ids have pieces and whose texts are UTF-8, or one Error of kind Data.
+// Never a crash, a hang, more memory than a small multiple of the file's size, or another exception. Input: a
+// GGUF, else a tokenizer.json.
 #include "tests/fuzz/fuzz.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
@@ -10,8 +11,9 @@ using text::Tokenizer;
 
 namespace {
 
-constexpr const char* kTexts[] = {"", "Hello  world! It's 1234\n\n\t\u00e9 e\u0301 \u6f22\u5b57 \U0001f600 abab<s> x", "\xff\xe2\x82 ababababababababababababababababababababababababab",
-                                  "<|user|> \u2581a  b <0x41>aaaa"};
+constexpr const char* kTexts[] = {
+    "", "Hello  world! It's 1234\n\n\t\u00e9 e\u0301 \u6f22\u5b57 \U0001f600 abab<s> x",
+    "\xff\xe2\x82 ababababababababababababababababababababababababab", "<|user|> \u2581a  b <0x41>aaaa"};
 
 void check(const Tokenizer& tokenizer) {
   for (const std::string_view text : kTexts)

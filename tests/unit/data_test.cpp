@@ -1,5 +1,5 @@
-// Documents, mixtures and windows against a plain oracle that joins everything, and the evaluation readers against
-// lm-evaluation-harness's clean-up.
+// Documents, mixtures and windows against a plain oracle that joins everything, and the evaluation readers
+// against lm-evaluation-harness's clean-up.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -38,17 +38,29 @@ class DataTest : public FolderTest {
     spec.seq = seq;
     spec.seed = 7;
     std::string lines;
-    for (int i = 0; i < 23; ++i) lines += Json{{"text", i % 6 == 0 ? "" : std::string(static_cast<std::size_t>(i % 7) * 3, 'x') + std::to_string(i)}}.dump() + "\n";
+    for (int i = 0; i < 23; ++i)
+      lines +=
+          Json{{"text",
+                i % 6 == 0 ? "" : std::string(static_cast<std::size_t>(i % 7) * 3, 'x') + std::to_string(i)}}
+              .dump() +
+          "\n";
     spec.domains.push_back({"lines", {write("a.jsonl", lines)}, 2.0});
-    spec.domains.push_back({"plain", {write("b.txt", "one two three four five"), write("c.txt", "six")}, 1.0});
-    spec.domains.push_back({"last", {write("d.jsonl", "{\"body\": \"kept\"}\n{\"body\": \"also kept\"}\n{\"body\": \"dropped\"}\n")}, 0.5, "body", 1});
+    spec.domains.push_back(
+        {"plain", {write("b.txt", "one two three four five"), write("c.txt", "six")}, 1.0});
+    spec.domains.push_back(
+        {"last",
+         {write("d.jsonl", "{\"body\": \"kept\"}\n{\"body\": \"also kept\"}\n{\"body\": \"dropped\"}\n")},
+         0.5,
+         "body",
+         1});
     return spec;
   }
 };
 
-// A domain's stream, written out: epochs of documents in the seed's order, each followed by end of text (id 0).
+// A domain's stream, written out: epochs of documents in the seed's order, each followed by end of text (id
+// 0).
 struct Stream {
-  Ids ids, document;                       // numbers of documents count through the whole stream
+  Ids ids, document;  // numbers of documents count through the whole stream
 };
 Stream stream_of(const DataSpec& spec, const DomainSpec& domain, std::size_t tokens) {
   std::vector<std::string> texts;
@@ -56,7 +68,8 @@ Stream stream_of(const DataSpec& spec, const DomainSpec& domain, std::size_t tok
     std::vector<std::string> own;
     if (file.extension() == ".jsonl") {
       std::istringstream lines(read_text(file));
-      for (std::string line; std::getline(lines, line);) own.push_back(Json::parse(line)[domain.field].get<std::string>());
+      for (std::string line; std::getline(lines, line);)
+        own.push_back(Json::parse(line)[domain.field].get<std::string>());
     } else {
       own.push_back(read_text(file));
     }
@@ -66,7 +79,8 @@ Stream stream_of(const DataSpec& spec, const DomainSpec& domain, std::size_t tok
   Stream stream;
   std::int32_t number = 0;
   for (std::uint64_t epoch = 0; stream.ids.size() < tokens; ++epoch)
-    for (const std::int64_t i : Rng(derive_seed(spec.seed, domain.name), epoch).permutation(static_cast<std::int64_t>(texts.size()))) {
+    for (const std::int64_t i : Rng(derive_seed(spec.seed, domain.name), epoch)
+                                    .permutation(static_cast<std::int64_t>(texts.size()))) {
       Ids ids = tokenizer().encode(texts[static_cast<std::size_t>(i)]);
       if (ids.empty()) continue;
       ids.push_back(0);
@@ -89,12 +103,15 @@ TEST_F(DataTest, WindowsCutTheStreamsOfTheDomains) {
     std::map<std::int32_t, std::int64_t> had;
     for (std::int64_t i = 0; i < 60; ++i) {
       const Window window = source.at(i);
-      const auto begin = static_cast<std::size_t>(had[window.domain]++ * seq), end = begin + static_cast<std::size_t>(seq);
+      const auto begin = static_cast<std::size_t>(had[window.domain]++ * seq),
+                 end = begin + static_cast<std::size_t>(seq);
       const Stream stream = stream_of(s, s.domains[static_cast<std::size_t>(window.domain)], end);
-      const Ids ids(stream.ids.begin() + static_cast<std::ptrdiff_t>(begin), stream.ids.begin() + static_cast<std::ptrdiff_t>(end));
+      const Ids ids(stream.ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                    stream.ids.begin() + static_cast<std::ptrdiff_t>(end));
       ASSERT_EQ(window.ids, ids) << "window " << i << " of " << seq;
       for (std::size_t t = begin; t < end; ++t)
-        ASSERT_EQ(window.document[t - begin], stream.document[t] - stream.document[begin]) << "window " << i << " of " << seq;
+        ASSERT_EQ(window.document[t - begin], stream.document[t] - stream.document[begin])
+            << "window " << i << " of " << seq;
     }
     EXPECT_GT(had[0], had[1]);
   }
@@ -116,12 +133,17 @@ TEST_F(DataTest, SameWindowsForAnyThreadsAnyOrderAnyCache) {
   };
   const auto expected = all(1, 1 << 20, false);
   EXPECT_EQ(all(3, 1 << 20, false), expected);
-  EXPECT_EQ(all(2, 1, true), expected);                     // nothing stays in the cache
+  EXPECT_EQ(all(2, 1, true), expected);  // nothing stays in the cache
   EXPECT_EQ(all(1, 300, true), expected);
 }
 
 TEST(Mixture, EveryPrefixHoldsTheShares) {
-  const std::vector<std::vector<double>> mixtures = {{1.0}, {0.5, 0.5}, {2.0 / 3, 1.0 / 3}, {0.7, 0.2, 0.05, 0.05}, {0.9999, 0.0001}, std::vector<double>(10, 0.1)};
+  const std::vector<std::vector<double>> mixtures = {{1.0},
+                                                     {0.5, 0.5},
+                                                     {2.0 / 3, 1.0 / 3},
+                                                     {0.7, 0.2, 0.05, 0.05},
+                                                     {0.9999, 0.0001},
+                                                     std::vector<double>(10, 0.1)};
   for (const std::vector<double>& shares : mixtures) {
     std::vector<std::int64_t> had(shares.size());
     for (std::int64_t i = 0; i < 12000; ++i) {
@@ -129,7 +151,8 @@ TEST(Mixture, EveryPrefixHoldsTheShares) {
       const auto [domain, own] = turn(shares, i);
       ASSERT_EQ(own, had[static_cast<std::size_t>(domain)]++);
       for (std::size_t d = 0; d < shares.size(); ++d)
-        ASSERT_LE(std::abs(static_cast<double>(had[d]) - shares[d] * static_cast<double>(i + 1)), 0.5 + static_cast<double>(shares.size()) / 2);
+        ASSERT_LE(std::abs(static_cast<double>(had[d]) - shares[d] * static_cast<double>(i + 1)),
+                  0.5 + static_cast<double>(shares.size()) / 2);
     }
   }
   const auto far = turns_before({0.6, 0.4}, 5'000'000'000);
@@ -144,22 +167,25 @@ TEST_F(DataTest, CountsAndEpochs) {
   std::vector<double> lengths;
   for (const DomainSpec& domain : s.domains) {
     std::int64_t own = 0;
-    for (const std::string& text : read_documents(domain)) own += static_cast<std::int64_t>(tokenizer().encode(text).size()) + 1;
+    for (const std::string& text : read_documents(domain))
+      own += static_cast<std::int64_t>(tokenizer().encode(text).size()) + 1;
     lengths.push_back(static_cast<double>(own));
     total += own;
   }
   EXPECT_EQ(source.tokens_per_epoch(), total);
   const std::vector<double> epochs = source.epochs_after(70);
   ASSERT_EQ(epochs.size(), 3u);
-  EXPECT_DOUBLE_EQ(epochs[0], 40 * 10 / lengths[0]);         // 2 : 1 : 0.5 of 70 windows
+  EXPECT_DOUBLE_EQ(epochs[0], 40 * 10 / lengths[0]);  // 2 : 1 : 0.5 of 70 windows
   EXPECT_DOUBLE_EQ(epochs[1], 20 * 10 / lengths[1]);
   EXPECT_DOUBLE_EQ(epochs[2], 10 * 10 / lengths[2]);
 }
 
 TEST_F(DataTest, DocumentsOfJsonlAndText) {
-  const auto jsonl = write("x.jsonl", "{\"text\": \"a\\nb\", \"n\": 1}\r\n\n  \n{\"text\": \"\"}\n{\"text\": \"\u00e9\"}");
+  const auto jsonl =
+      write("x.jsonl", "{\"text\": \"a\\nb\", \"n\": 1}\r\n\n  \n{\"text\": \"\"}\n{\"text\": \"\u00e9\"}");
   const auto plain = write("y.md", "{\"text\": 1}\n");
-  EXPECT_EQ(read_documents({"d", {jsonl, plain}}), (std::vector<std::string>{"a\nb", "\u00e9", "{\"text\": 1}\n"}));
+  EXPECT_EQ(read_documents({"d", {jsonl, plain}}),
+            (std::vector<std::string>{"a\nb", "\u00e9", "{\"text\": 1}\n"}));
   EXPECT_EQ(read_documents({"d", {jsonl}, 1, "text", 2}), (std::vector<std::string>{"a\nb"}));
   EXPECT_EQ(read_documents({"d", {jsonl}, 1, "text", 9}), (std::vector<std::string>{}));
 }
@@ -170,11 +196,18 @@ TEST_F(DataTest, ErrorsNameFileAndLine) {
     write("x.jsonl", content);
     return error_text([&] { read_documents({"d", {file}, 1, field}); });
   };
-  EXPECT_EQ(error("{\"text\": \"a\"}\n\n{\"text\": 3}\n"), file + ":3:1: error: the field 'text' must be a text, but is not");
-  EXPECT_EQ(error("{\"text\": \"a\"}\n", "body"), file + ":1:1: error: the field 'body' must be a text, but is missing");
-  EXPECT_EQ(error("{\"text\": \"a\"}\n[1]\n"), file + ":2: error: a line of a .jsonl file must be an object, but is not");
-  EXPECT_TRUE(error("{\"text\": \"a\"}\n{\"text\": \n").starts_with(file + ":2:")) << error("{\"text\": \"a\"}\n{\"text\": \n");
-  EXPECT_NE(error_text([&] { read_documents({"d", {folder_ / "none.txt"}}); }).find("none.txt"), std::string::npos);
+  EXPECT_EQ(error("{\"text\": \"a\"}\n\n{\"text\": 3}\n"),
+            file + ":3:1: error: the field 'text' must be a text, but is not");
+  EXPECT_EQ(error("{\"text\": \"a\"}\n", "body"),
+            file + ":1:1: error: the field 'body' must be a text, but is missing");
+  EXPECT_EQ(error("{\"text\": \"a\"}\n[1]\n"),
+            file + ":2: error: a line of a .jsonl file must be an object, but is not");
+  EXPECT_TRUE(error("{\"text\": \"a\"}\n{\"text\": \n").starts_with(file + ":2:"))
+      << error("{\"text\": \"a\"}\n{\"text\": \n");
+  EXPECT_NE(error_text([&] {
+              read_documents({"d", {folder_ / "none.txt"}});
+            }).find("none.txt"),
+            std::string::npos);
   write("empty.txt", "");
   DataSpec empty;
   empty.domains.push_back({"void", {folder_ / "empty.txt"}});
@@ -183,22 +216,32 @@ TEST_F(DataTest, ErrorsNameFileAndLine) {
 }
 
 TEST(DataSpecJson, BothForms) {
-  const auto parse = [](const char* json) { return data_spec_from_json(Json::parse(json), "r.yaml", "data.x"); };
-  const DataSpec one = parse(R"({"files": ["a.jsonl", "b.txt"], "samples": 128, "seq": 64, "skip_last": 2, "seed": 5})");
+  const auto parse = [](const char* json) {
+    return data_spec_from_json(Json::parse(json), "r.yaml", "data.x");
+  };
+  const DataSpec one =
+      parse(R"({"files": ["a.jsonl", "b.txt"], "samples": 128, "seq": 64, "skip_last": 2, "seed": 5})");
   EXPECT_EQ(one.domains.size(), 1u);
   EXPECT_EQ(one.domains[0].files[1], "b.txt");
-  EXPECT_EQ(to_json(one), Json::parse(R"({"files": ["a.jsonl", "b.txt"], "skip_last": 2, "seq": 64, "samples": 128, "seed": 5})"));
-  const DataSpec two = parse(R"({"mix": {"w": {"files": ["a"], "weight": 2}, "b": {"files": ["c"], "field": "body"}}})");
+  EXPECT_EQ(to_json(one),
+            Json::parse(
+                R"({"files": ["a.jsonl", "b.txt"], "skip_last": 2, "seq": 64, "samples": 128, "seed": 5})"));
+  const DataSpec two =
+      parse(R"({"mix": {"w": {"files": ["a"], "weight": 2}, "b": {"files": ["c"], "field": "body"}}})");
   EXPECT_EQ(two.domains[0].weight, 2);
   EXPECT_EQ(two.domains[1].field, "body");
   EXPECT_EQ(two.seq, 512);
   EXPECT_EQ(to_json(data_spec_from_json(to_json(two), "", "")), to_json(two));
   const auto error = [&](const char* json) { return error_text([&] { parse(json); }); };
-  EXPECT_EQ(error(R"({"files": []})"), "r.yaml: error: 'data.x.files' must name at least one file, but is empty");
-  EXPECT_EQ(error(R"({"files": ["a"], "seq": 0})"), "r.yaml: error: 'data.x.seq' must be 1 to 16777216 tokens, but is 0");
-  EXPECT_EQ(error(R"({"mix": {"w": {"files": ["a"], "weight": -1}}})"), "r.yaml: error: 'data.x.mix.w.weight' must be above 0, but is -1");
+  EXPECT_EQ(error(R"({"files": []})"),
+            "r.yaml: error: 'data.x.files' must name at least one file, but is empty");
+  EXPECT_EQ(error(R"({"files": ["a"], "seq": 0})"),
+            "r.yaml: error: 'data.x.seq' must be 1 to 16777216 tokens, but is 0");
+  EXPECT_EQ(error(R"({"mix": {"w": {"files": ["a"], "weight": -1}}})"),
+            "r.yaml: error: 'data.x.mix.w.weight' must be above 0, but is -1");
   EXPECT_EQ(error(R"({"files": ["a"], "smaples": 3})"),
-            "r.yaml: error: the key 'data.x.smaples' must be a known one, but is not\nhint: did you mean 'samples'?");
+            "r.yaml: error: the key 'data.x.smaples' must be a known one, but is not\nhint: did you mean "
+            "'samples'?");
   EXPECT_EQ(error(R"({"samples": 3})"), "r.yaml: error: 'data.x.files' must be present, but is missing");
 }
 
@@ -209,11 +252,13 @@ TEST_F(DataTest, HashIsOfContentAndSettings) {
   const auto moved = folder_ / "elsewhere.jsonl";
   std::filesystem::rename(s.domains[0].files[0], moved);
   s.domains[0].files[0] = moved;
-  EXPECT_EQ(content_hash(s), hash);                          // a name is no content
+  EXPECT_EQ(content_hash(s), hash);  // a name is no content
   for (const auto& change : std::vector<std::function<void(DataSpec&)>>{
-           [](DataSpec& d) { d.seq = 11; }, [](DataSpec& d) { d.samples = 1; }, [](DataSpec& d) { d.seed = 8; }, [](DataSpec& d) { d.domains.pop_back(); },
-           [](DataSpec& d) { d.domains[1].weight = 1.5; }, [](DataSpec& d) { d.domains[2].skip_last = 0; }, [](DataSpec& d) { d.domains[2].field = "x"; },
-           [](DataSpec& d) { d.domains[0].name = "x"; }, [](DataSpec& d) { std::swap(d.domains[1].files[0], d.domains[1].files[1]); }}) {
+           [](DataSpec& d) { d.seq = 11; }, [](DataSpec& d) { d.samples = 1; },
+           [](DataSpec& d) { d.seed = 8; }, [](DataSpec& d) { d.domains.pop_back(); },
+           [](DataSpec& d) { d.domains[1].weight = 1.5; }, [](DataSpec& d) { d.domains[2].skip_last = 0; },
+           [](DataSpec& d) { d.domains[2].field = "x"; }, [](DataSpec& d) { d.domains[0].name = "x"; },
+           [](DataSpec& d) { std::swap(d.domains[1].files[0], d.domains[1].files[1]); }}) {
     DataSpec changed = s;
     change(changed);
     EXPECT_NE(content_hash(changed), hash);
@@ -222,7 +267,8 @@ TEST_F(DataTest, HashIsOfContentAndSettings) {
   EXPECT_NE(content_hash(s), hash);
 }
 
-// Golden: the clean-up of lm-evaluation-harness in Python over configs/data/hellaswag.200.jsonl, each text and a newline hashed:
+// Golden: the clean-up of lm-evaluation-harness in Python over configs/data/hellaswag.200.jsonl, each text
+// and a newline hashed:
 //   s = s.strip().replace(" [title]", ". "); s = re.sub(r"\[.*?\]", "", s); s = s.replace("  ", " ")
 TEST(Choices, CleanUpEqualsTheHarness) {
   Sha256 hash;
@@ -269,10 +315,14 @@ TEST_F(EvalFiles, ErrorsNameFileAndLine) {
     write("x.jsonl", content);
     return error_text([&] { read_choices(file); });
   };
-  const std::string good = R"({"query": "q", "choices": ["a", "b"], "gold": 1})" "\n";
-  EXPECT_EQ(error(good + R"({"query": "q", "choices": ["a", "b"], "gold": 2})"), file + ":2:1: error: 'gold' must be an index of the choices, but is 2");
-  EXPECT_EQ(error(good + "\n" + R"({"query": "q", "choices": ["a"], "gold": 0})"), file + ":3:1: error: 'choices' must have at least two texts, but has 1");
-  EXPECT_EQ(error(R"({"query": "q", "gold": 0})"), file + ":1:1: error: 'choices' must be present, but is missing");
+  const std::string good = R"({"query": "q", "choices": ["a", "b"], "gold": 1})"
+                           "\n";
+  EXPECT_EQ(error(good + R"({"query": "q", "choices": ["a", "b"], "gold": 2})"),
+            file + ":2:1: error: 'gold' must be an index of the choices, but is 2");
+  EXPECT_EQ(error(good + "\n" + R"({"query": "q", "choices": ["a"], "gold": 0})"),
+            file + ":3:1: error: 'choices' must have at least two texts, but has 1");
+  EXPECT_EQ(error(R"({"query": "q", "gold": 0})"),
+            file + ":1:1: error: 'choices' must be present, but is missing");
   EXPECT_EQ(error("\n"), file + ": error: an evaluation file must have at least one item, but is empty");
 }
 

@@ -11,7 +11,8 @@
 namespace slmc::text {
 namespace {
 
-constexpr const char* kSmall = R"({"version":"1.0","added_tokens":[{"id":4,"content":"<s>","special":true,"lstrip":false}],
+constexpr const char* kSmall =
+    R"({"version":"1.0","added_tokens":[{"id":4,"content":"<s>","special":true,"lstrip":false}],
 "normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},{"type":"Replace","pattern":{"Regex":"x+"},"content":"y"}]},
 "pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"Split","pattern":{"Regex":"\\s+"},"behavior":"Isolated","invert":false},
 {"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":false}]},
@@ -39,9 +40,12 @@ TEST(HostileTokenizer, SmallOneWorks) {
 }
 
 TEST(HostileTokenizer, EveryTruncationAndEveryChangedByte) {
-  damage_everywhere(bytes_of(kSmall), [](std::span<const std::byte> bytes) {
-    use({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  }, ErrorKind::Data);
+  damage_everywhere(
+      bytes_of(kSmall),
+      [](std::span<const std::byte> bytes) {
+        use({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+      },
+      ErrorKind::Data);
 }
 
 // Replaces each value of the document, one at a time, by values of other types and sizes.
@@ -53,16 +57,34 @@ void for_each_value(Json& value, const std::function<void(Json&)>& visit) {
 
 TEST(HostileTokenizer, EveryValueReplaced) {
   Json document = Json::parse(kSmall);
-  const std::vector<Json> others = {nullptr, true, -1, 1, 4294967297, 18446744073709551615u, 1e300, 0.5, "", "zz", "\u20ac", Json::array(),
-                                    Json::array({1, 2}), Json::array({"a", "b", "c"}), Json::object(), Json{{"type", "Sequence"}}, Json{{"a", 1}}};
+  const std::vector<Json> others = {nullptr,
+                                    true,
+                                    -1,
+                                    1,
+                                    4294967297,
+                                    18446744073709551615u,
+                                    1e300,
+                                    0.5,
+                                    "",
+                                    "zz",
+                                    "\u20ac",
+                                    Json::array(),
+                                    Json::array({1, 2}),
+                                    Json::array({"a", "b", "c"}),
+                                    Json::object(),
+                                    Json{{"type", "Sequence"}},
+                                    Json{{"a", 1}}};
   int tried = 0, worked = 0;
   for_each_value(document, [&](Json& value) {
     const Json kept = value;
     for (const Json& other : others) {
       value = other;
-      worked += survives(bytes_of(document.dump()), [](std::span<const std::byte> bytes) {
-        use({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-      }, ErrorKind::Data);
+      worked += survives(
+          bytes_of(document.dump()),
+          [](std::span<const std::byte> bytes) {
+            use({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+          },
+          ErrorKind::Data);
       ++tried;
     }
     value = kept;
@@ -86,7 +108,9 @@ TEST(HostileTokenizer, StepsThatBlowUpATextAreRefused) {
             "error: the steps of a tokenizer must not make a text longer than 65616 bytes, but do");
   EXPECT_EQ(error_text([&] { use(with("decoder", twice, 40)); }),
             "error: the steps of a tokenizer must not make a text longer than 65664 bytes, but do");
-  EXPECT_EQ(error_text([&] { use(with("decoder", {{"type", "Fuse"}}, 65)); }),
+  EXPECT_EQ(error_text([&] {
+              use(with("decoder", {{"type", "Fuse"}}, 65));
+            }),
             "small.json: error: 'decoder.decoders[64]' must be at most the 64th step, but is a later one");
 }
 
@@ -97,19 +121,30 @@ struct Refusal {
 TEST(HostileTokenizer, RefusalsSayWhatAndWhere) {
   const std::vector<Refusal> refusals = {
       {R"("b":1)", R"("b":0)", "small.json: error: the id 0 must belong to one token, but has 'a' and 'b'"},
-      {R"("b":1)", R"("b":-1)", "small.json: error: the id of token 'b' must be a whole number below 1048576, but is -1"},
-      {R"("b":1)", R"("b":1e2)", "small.json: error: the id of token 'b' must be a whole number below 1048576, but is 100.0"},
-      {R"("b":1)", R"("b":99999999999)", "small.json: error: the id of token 'b' must be a whole number below 1048576, but is 99999999999"},
-      {R"(["a","b"])", R"(["a","c"])", "small.json: error: a merge must join two tokens to a third of the vocabulary, but 'c' of 'a' + 'c' is not in it"},
-      {R"(["a","b"])", R"(["b","b"])", "small.json: error: a merge must join two tokens to a third of the vocabulary, but 'bb' of 'b' + 'b' is not in it"},
+      {R"("b":1)", R"("b":-1)",
+       "small.json: error: the id of token 'b' must be a whole number below 1048576, but is -1"},
+      {R"("b":1)", R"("b":1e2)",
+       "small.json: error: the id of token 'b' must be a whole number below 1048576, but is 100.0"},
+      {R"("b":1)", R"("b":99999999999)",
+       "small.json: error: the id of token 'b' must be a whole number below 1048576, but is 99999999999"},
+      {R"(["a","b"])", R"(["a","c"])",
+       "small.json: error: a merge must join two tokens to a third of the vocabulary, but 'c' of 'a' + 'c' "
+       "is not in it"},
+      {R"(["a","b"])", R"(["b","b"])",
+       "small.json: error: a merge must join two tokens to a third of the vocabulary, but 'bb' of 'b' + 'b' "
+       "is not in it"},
       {R"(["a","b"])", R"(["a"])", R"(small.json: error: a merge must be a pair of tokens, but is ["a"])"},
-      {R"("ab ab")", R"("abab")", "small.json: error: a merge must be two tokens and a blank between them, but is 'abab'"},
+      {R"("ab ab")", R"("abab")",
+       "small.json: error: a merge must be two tokens and a blank between them, but is 'abab'"},
       {R"("id":4)", R"("id":7)", "small.json: error: 'added_tokens[0].id' must be 4 for '<s>', but is 7"},
-      {R"("type":"BPE")", R"("type":"Unigram")", "small.json: error: the tokenizer's model must be BPE, but is Unigram"},
+      {R"("type":"BPE")", R"("type":"Unigram")",
+       "small.json: error: the tokenizer's model must be BPE, but is Unigram"},
       {R"("type":"NFC")", R"("type":"Precompiled")",
-       "small.json: error: the normalizer 'normalizer.normalizers[0]' must be NFC, Prepend, Replace or a Sequence of them, but is Precompiled"},
+       "small.json: error: the normalizer 'normalizer.normalizers[0]' must be NFC, Prepend, Replace or a "
+       "Sequence of them, but is Precompiled"},
       {R"("unk_token":null)", R"("dropout":0.1)", "error: the model's 'dropout' must be absent, but is 0.1"},
-      {R"("unk_token":null)", R"("unk_token":"?")", "small.json: error: 'model.unk_token' must be in the vocabulary, but is not"},
+      {R"("unk_token":null)", R"("unk_token":"?")",
+       "small.json: error: 'model.unk_token' must be in the vocabulary, but is not"},
       {R"("behavior":"Isolated")", R"("behavior":"Glued")",
        "small.json: error: 'pre_tokenizer.pretokenizers[0].behavior' must be a known behavior, but is Glued"},
   };
@@ -135,8 +170,14 @@ io::GgufMetadata small_gguf() {
 
 TEST(HostileTokenizer, EveryGgufKeyReplacedOrMissing) {
   EXPECT_EQ(Tokenizer::from_gguf(small_gguf(), "m").encode("ab<s>a"), (std::vector<std::int32_t>{2, 3, 0}));
-  const std::vector<io::GgufValue> others = {io::GgufValue::u32(4000000000u), io::GgufValue::i32s({-5}), io::GgufValue::f32(1), io::GgufValue::boolean(true),
-                                             io::GgufValue::text("llama"), io::GgufValue::text("zz"), io::GgufValue::texts({}), io::GgufValue::texts({"", "\xff", "", ""}),
+  const std::vector<io::GgufValue> others = {io::GgufValue::u32(4000000000u),
+                                             io::GgufValue::i32s({-5}),
+                                             io::GgufValue::f32(1),
+                                             io::GgufValue::boolean(true),
+                                             io::GgufValue::text("llama"),
+                                             io::GgufValue::text("zz"),
+                                             io::GgufValue::texts({}),
+                                             io::GgufValue::texts({"", "\xff", "", ""}),
                                              io::GgufValue::f32s({1, 2, 3, 4})};
   int refused = 0;
   const auto attempt = [&](const io::GgufMetadata& metadata) {
@@ -164,7 +205,8 @@ TEST(HostileTokenizer, EveryGgufKeyReplacedOrMissing) {
               io::set(metadata, "tokenizer.ggml.pre", io::GgufValue::text("tekken"));
               Tokenizer::from_gguf(metadata, "m.gguf");
             }),
-            "m.gguf: error: tokenizer.ggml.pre must be a known set of rules (gpt-2, smollm, command-r, olmo, llama-bpe, smaug-bpe, qwen2, stablelm2, "
+            "m.gguf: error: tokenizer.ggml.pre must be a known set of rules (gpt-2, smollm, command-r, olmo, "
+            "llama-bpe, smaug-bpe, qwen2, stablelm2, "
             "default), but is 'tekken'");
 }
 

@@ -1,5 +1,5 @@
-// The parts of lib/text, each against a slow and obvious twin: Unicode tables against PCRE2's, scanners against regular
-// expressions, the merge loops against the definition.
+// The parts of lib/text, each against a slow and obvious twin: Unicode tables against PCRE2's, scanners
+// against regular expressions, the merge loops against the definition.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,7 +42,7 @@ TEST(Unicode, ClassesEqualThoseOfPcre2OnEveryCodePoint) {
 }
 
 TEST(Unicode, IllFormedPartsBecomeOneReplacementEach) {
-  const std::string r = "\ufffd";                        // tables 3-8 to 3-11 of the Unicode standard
+  const std::string r = "\ufffd";  // tables 3-8 to 3-11 of the Unicode standard
   EXPECT_EQ(repair_utf8("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41"), r + r + r + r + r + r + r + r + "A");
   EXPECT_EQ(repair_utf8("\xED\xA0\x80\xED\xBF\xBF\xED\xAF\x41"), r + r + r + r + r + r + r + r + "A");
   EXPECT_EQ(repair_utf8("\xF4\x91\x92\x93\xFF\x41\x80\xBF\x42"), r + r + r + r + r + "A" + r + r + "B");
@@ -51,7 +51,8 @@ TEST(Unicode, IllFormedPartsBecomeOneReplacementEach) {
     const std::string text = random_string(i);
     EXPECT_TRUE(is_utf8(text));
     EXPECT_EQ(repair_utf8(text), text);
-    for (std::size_t size = 0; size < text.size(); ++size) EXPECT_TRUE(is_utf8(repair_utf8(text.substr(0, size))));
+    for (std::size_t size = 0; size < text.size(); ++size)
+      EXPECT_TRUE(is_utf8(repair_utf8(text.substr(0, size))));
   }
 }
 
@@ -61,9 +62,9 @@ TEST(Unicode, NfcExamplesOfTheStandardAndIdentities) {
   EXPECT_EQ(nfc("\u212b"), "\u00c5");
   EXPECT_EQ(nfc("\u1100\u1161\u11a8"), "\uac01");
   EXPECT_EQ(nfc("\uac00\u11a8"), "\uac01");
-  EXPECT_EQ(nfc("\u0958"), "\u0915\u093c");              // composition exclusion
+  EXPECT_EQ(nfc("\u0958"), "\u0915\u093c");  // composition exclusion
   EXPECT_EQ(nfc("a\u0323\u0302"), "\u1ead");
-  EXPECT_EQ(nfc("\ufb01"), "\ufb01");                    // compatibility forms stay
+  EXPECT_EQ(nfc("\ufb01"), "\ufb01");  // compatibility forms stay
   for (const std::string& text : random_strings()) {
     const std::string once = nfc(text);
     ASSERT_EQ(nfc(once), once);
@@ -72,16 +73,22 @@ TEST(Unicode, NfcExamplesOfTheStandardAndIdentities) {
 }
 
 TEST(Regex, SaysTheSameInPcre2) {
-  EXPECT_EQ(translate_pattern(R"(\s+(?!\S)|[^\s\w]\v\u00e9)"),
-            R"(\p{White_Space}+(?!\P{White_Space})|[^\p{White_Space}\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]\x0b\x{00e9})");
-  for (const char* same : {R"([^\r\n\p{L}\p{N}]?\p{L}+)", R"((?i:'s|'t))", R"((?<=a)b{1,3}?)", R"(\p{Han}++)", R"([a\]\[\\-]\()"})
+  EXPECT_EQ(
+      translate_pattern(R"(\s+(?!\S)|[^\s\w]\v\u00e9)"),
+      R"(\p{White_Space}+(?!\P{White_Space})|[^\p{White_Space}\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]\x0b\x{00e9})");
+  for (const char* same : {R"([^\r\n\p{L}\p{N}]?\p{L}+)", R"((?i:'s|'t))", R"((?<=a)b{1,3}?)", R"(\p{Han}++)",
+                           R"([a\]\[\\-]\()"})
     EXPECT_EQ(translate_pattern(same), same);
-  for (const char* other : {R"(\h)", R"(a\b)", R"([\W])", "[a&&b]", "[a[b]]", "(?m:.)", "(?<n>a)", "a{1,3}+", R"(\R)", R"(\p)", R"(\u12)", "a{2"}) {
+  for (const char* other : {R"(\h)", R"(a\b)", R"([\W])", "[a&&b]", "[a[b]]", "(?m:.)", "(?<n>a)", "a{1,3}+",
+                            R"(\R)", R"(\p)", R"(\u12)", "a{2"}) {
     const std::string error = error_text([&] { translate_pattern(other); });
-    EXPECT_TRUE(error.starts_with("error: the pattern of a tokenizer must use constructs that PCRE2 shares, but has '")) << other << ": " << error;
+    EXPECT_TRUE(error.starts_with(
+        "error: the pattern of a tokenizer must use constructs that PCRE2 shares, but has '"))
+        << other << ": " << error;
   }
   EXPECT_EQ(error_text([] { Regex("a(b"); }),
-            "error: the pattern 'a(b' must be a regular expression, but missing closing parenthesis at byte 3 of 'a(b'");
+            "error: the pattern 'a(b' must be a regular expression, but missing closing parenthesis at byte "
+            "3 of 'a(b'");
 }
 
 TEST(Regex, EmptyMatchesAreKeptApartFromNeighbours) {
@@ -95,11 +102,16 @@ TEST(Regex, EmptyMatchesAreKeptApartFromNeighbours) {
 
 TEST(Regex, EndlessMatchingIsAnError) {
   std::vector<Span> found;
-  const std::string error = error_text([&] { Regex("(a+)+(a+)+(a+)+$").find_all(std::string(5000, 'a') + "b", found); });
-  EXPECT_TRUE(error.starts_with("error: the pattern '(a+)+(a+)+(a+)+$' must match within 1000000 steps, but ")) << error;
+  const std::string error =
+      error_text([&] { Regex("(a+)+(a+)+(a+)+$").find_all(std::string(5000, 'a') + "b", found); });
+  EXPECT_TRUE(
+      error.starts_with("error: the pattern '(a+)+(a+)+(a+)+$' must match within 1000000 steps, but "))
+      << error;
 }
 
-PreTokenizer pretokenizer(const std::string& json) { return PreTokenizer::from_json(parse_json(json, "test", ErrorKind::Data), "test"); }
+PreTokenizer pretokenizer(const std::string& json) {
+  return PreTokenizer::from_json(parse_json(json, "test", ErrorKind::Data), "test");
+}
 
 std::vector<std::string> fast(const PreTokenizer& p, std::string_view text) {
   std::vector<std::string> words;
@@ -109,19 +121,28 @@ std::vector<std::string> fast(const PreTokenizer& p, std::string_view text) {
 }
 
 TEST(PreTokenizer, ScannersGiveTheWordsOfTheirPatterns) {
-  const std::string bytes = R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false})";
+  const std::string bytes =
+      R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false})";
   const auto split = [&](std::string_view pattern) {
-    return Json{{"type", "Split"}, {"pattern", {{"Regex", std::string(pattern)}}}, {"behavior", "Isolated"}, {"invert", false}}.dump();
+    return Json{{"type", "Split"},
+                {"pattern", {{"Regex", std::string(pattern)}}},
+                {"behavior", "Isolated"},
+                {"invert", false}}
+        .dump();
   };
-  const auto sequence = [](const std::string& a, const std::string& b) { return R"({"type": "Sequence", "pretokenizers": [)" + a + "," + b + "]}"; };
+  const auto sequence = [](const std::string& a, const std::string& b) {
+    return R"({"type": "Sequence", "pretokenizers": [)" + a + "," + b + "]}";
+  };
   const std::string gpt2 = R"({"type": "ByteLevel", "add_prefix_space": false})";
   std::vector<std::string> texts = random_strings();
   for (const char* file : {"calib.jsonl", "train/code.jsonl"})
-    for (std::string& text : documents_of(source_file(std::string("configs/data/") + file))) texts.push_back(std::move(text));
+    for (std::string& text : documents_of(source_file(std::string("configs/data/") + file)))
+      texts.push_back(std::move(text));
   std::size_t words = 0;
-  for (const std::string& json : {gpt2, std::string(R"({"type": "ByteLevel", "add_prefix_space": true})"),
-                                  sequence(R"({"type": "Digits", "individual_digits": true})", gpt2), sequence(split(kLlama3Pattern), bytes),
-                                  sequence(split(kQwen2Pattern), bytes)}) {
+  for (const std::string& json :
+       {gpt2, std::string(R"({"type": "ByteLevel", "add_prefix_space": true})"),
+        sequence(R"({"type": "Digits", "individual_digits": true})", gpt2),
+        sequence(split(kLlama3Pattern), bytes), sequence(split(kQwen2Pattern), bytes)}) {
     const PreTokenizer p = pretokenizer(json);
     ASSERT_TRUE(p.byte_level());
     for (const std::string& text : texts) {
@@ -135,10 +156,14 @@ TEST(PreTokenizer, ScannersGiveTheWordsOfTheirPatterns) {
 
 TEST(PreTokenizer, SplitBehaviors) {
   const auto split = [&](const char* behavior, bool invert) {
-    return pretokenizer(Json{{"type", "Split"}, {"pattern", {{"String", "-"}}}, {"behavior", behavior}, {"invert", invert}}.dump())
+    return pretokenizer(Json{{"type", "Split"},
+                             {"pattern", {{"String", "-"}}},
+                             {"behavior", behavior},
+                             {"invert", invert}}
+                            .dump())
         .words_by_steps("the-final--countdown", true);
   };
-  using Words = std::vector<std::string>;                // the examples of the documentation of `tokenizers`
+  using Words = std::vector<std::string>;  // the examples of the documentation of `tokenizers`
   EXPECT_EQ(split("Removed", false), (Words{"the", "final", "countdown"}));
   EXPECT_EQ(split("Isolated", false), (Words{"the", "-", "final", "-", "-", "countdown"}));
   EXPECT_EQ(split("MergedWithPrevious", false), (Words{"the-", "final-", "-", "countdown"}));
@@ -149,7 +174,9 @@ TEST(PreTokenizer, SplitBehaviors) {
 
 TEST(PreTokenizer, MetaspaceSchemes) {
   const auto meta = [&](const char* scheme, bool cut, bool at_start) {
-    return pretokenizer(Json{{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", scheme}, {"split", cut}}.dump())
+    return pretokenizer(
+               Json{{"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", scheme}, {"split", cut}}
+                   .dump())
         .words_by_steps("a  b c", at_start);
   };
   using Words = std::vector<std::string>;
@@ -184,7 +211,8 @@ TEST(Bpe, BothMergeLoopsEqualTheDefinition) {
     std::vector<Merge> merges;
     for (std::uint64_t n = 0; tokens.size() < 40; ++n) {
       const std::uint64_t r = splitmix(seed * 100000 + n);
-      const std::string left = tokens[r % tokens.size()], right = tokens[(r >> 20) % tokens.size()], joined = left + right;
+      const std::string left = tokens[r % tokens.size()], right = tokens[(r >> 20) % tokens.size()],
+                        joined = left + right;
       if (joined.size() > 12) continue;
       if (vocabulary.find(joined) == kNoId) vocabulary.add(tokens.emplace_back(joined), vocabulary.count());
       merges.push_back({vocabulary.find(left), vocabulary.find(right), vocabulary.find(joined)});
@@ -199,7 +227,7 @@ TEST(Bpe, BothMergeLoopsEqualTheDefinition) {
         symbols.push_back(vocabulary.find(word.substr(i)));
       }
       const std::vector<std::int32_t> expected = by_definition(symbols, merges);
-      for (int repeat = 0; repeat < 2; ++repeat) {       // the second time from the cache, if it fits
+      for (int repeat = 0; repeat < 2; ++repeat) {  // the second time from the cache, if it fits
         std::vector<std::int32_t> ids;
         bpe.encode(word, *scratch, ids);
         ASSERT_EQ(ids, expected) << "seed " << seed << " size " << size;
@@ -223,7 +251,10 @@ TEST(Bpe, UnknownCharactersAndByteFallback) {
   EXPECT_EQ(ids("xyaz", {.fuse_unknown = true, .unknown = 1}), (Ids{1, 0, 1}));
   EXPECT_EQ(ids("\u00e9", {.byte_fallback = true, .unknown = 1}), (Ids{2, 3}));
   EXPECT_EQ(ids("\u00ea", {.byte_fallback = true, .unknown = 1}), (Ids{1}));
-  EXPECT_EQ(ids("xy\u00e9" "a", {.byte_fallback = true, .unknown = 1}), (Ids{1, 2, 3, 1, 0}));   // held back, as `tokenizers` does
+  EXPECT_EQ(ids("xy\u00e9"
+                "a",
+                {.byte_fallback = true, .unknown = 1}),
+            (Ids{1, 2, 3, 1, 0}));  // held back, as `tokenizers` does
 }
 
 TEST(Bpe, CutsAreAllowedOnlyWhereNoMergeCrosses) {
@@ -244,16 +275,19 @@ TEST(Bpe, CutsAreAllowedOnlyWhereNoMergeCrosses) {
 
 TEST(TokenFinder, LeftmostThenLongest) {
   TokenFinder finder;
-  for (const char* text : {"ab", "abcd", "bc", "d"}) finder.add(text, {.id = static_cast<std::int32_t>(std::string(text).size()), .content = text});
+  for (const char* text : {"ab", "abcd", "bc", "d"})
+    finder.add(text, {.id = static_cast<std::int32_t>(std::string(text).size()), .content = text});
   std::vector<Part> parts;
-  finder.split("xabcabcdbcd", parts);                    // x|ab|c|abcd|bc|d
+  finder.split("xabcabcdbcd", parts);  // x|ab|c|abcd|bc|d
   std::vector<std::int32_t> ids;
   for (const Part& part : parts) ids.push_back(part.id);
   EXPECT_EQ(ids, (std::vector<std::int32_t>{kNoId, 2, kNoId, 4, 2, 1}));
 }
 
 TEST(Decoder, StepsAsInTokenizers) {
-  const auto decoder = [](const char* json) { return Decoder::from_json(parse_json(json, "test", ErrorKind::Data), "test"); };
+  const auto decoder = [](const char* json) {
+    return Decoder::from_json(parse_json(json, "test", ErrorKind::Data), "test");
+  };
   EXPECT_EQ(decoder("null").decode({"a", "b"}), "a b");
   const Decoder bytes = decoder(R"({"type": "ByteFallback"})");
   EXPECT_EQ(bytes.decode({"<0xE2>", "<0x82>", "<0xAC>", "x", "<0xE2>", "<0x82>"}), "\u20acx\ufffd\ufffd");

@@ -12,7 +12,9 @@
 
 namespace slmc::text {
 
-inline std::filesystem::path source_file(const std::string& name) { return std::filesystem::path(SLMC_SOURCE_DIR) / name; }
+inline std::filesystem::path source_file(const std::string& name) {
+  return std::filesystem::path(SLMC_SOURCE_DIR) / name;
+}
 
 inline std::uint64_t splitmix(std::uint64_t seed) {
   std::uint64_t z = seed + 0x9E3779B97F4A7C15;
@@ -35,12 +37,14 @@ inline const std::vector<char32_t>& assigned_code_points() {
 }
 
 inline const std::vector<std::string>& tricky_pieces() {
+  // clang-format off
   static const std::vector<std::string> pieces = {
-      " ", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\u2028", "\u180e", "\u200d", "\xC2\x85", "'s", "'S", "'LL", "'ve", "'\u017f",
-      "'re", "'M", "'d", "'x", "n't", "1", "23", "4567", "\u00bd", "\u0663", "\u2167", "!", "...", "?!\n", "_", "\u2581", "\u0301", "\u0323",
-      "\u0300\u0323", "e\u0301", "\u1100\u1161", "\u11a8", "\uac00", "\u0958", "\u212b", "\u0344", "\ufb01", "A", "the", " world", "\u00e9",
-      "\u6f22\u5b57", "\U0001f600", "\U0001f469\u200d\U0001f4bb", "\ufeff", "\ufffd", std::string(1, '\0'), "\x7f", "<s>", "</s>", "<unk>", "<0x41>",
-      "<|endoftext|>", "<|im_start|>", "<|user|>", "<", "|>"};
+      " ", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\u2028", "\u180e", "\u200d", "\xC2\x85", "'s", "'S", "'LL", "'ve",
+      "'\u017f", "'re", "'M", "'d", "'x", "n't", "1", "23", "4567", "\u00bd", "\u0663", "\u2167", "!", "...", "?!\n", "_", "\u2581",
+      "\u0301", "\u0323", "\u0300\u0323", "e\u0301", "\u1100\u1161", "\u11a8", "\uac00", "\u0958", "\u212b", "\u0344", "\ufb01",
+      "A", "the", " world", "\u00e9", "\u6f22\u5b57", "\U0001f600", "\U0001f469\u200d\U0001f4bb", "\ufeff", "\ufffd",
+      std::string(1, '\0'), "\x7f", "<s>", "</s>", "<unk>", "<0x41>", "<|endoftext|>", "<|im_start|>", "<|user|>", "<", "|>"};
+  // clang-format on
   return pieces;
 }
 
@@ -72,7 +76,8 @@ inline std::vector<std::string> documents_of(const std::filesystem::path& path) 
   std::vector<std::string> documents;
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = text.find('\n', at);
-    documents.push_back(parse_json(text.substr(at, end - at), path.string(), ErrorKind::Data)["text"].get<std::string>());
+    documents.push_back(
+        parse_json(text.substr(at, end - at), path.string(), ErrorKind::Data)["text"].get<std::string>());
     at = end + 1;
   }
   return documents;

@@ -1,5 +1,5 @@
-// Tokenizers against the `tokenizers` package (stored ids, tests/data/tokenizers) and against themselves: two file formats,
-// two merge loops, threads.
+// Tokenizers against the `tokenizers` package (stored ids, tests/data/tokenizers) and against themselves: two
+// file formats, two merge loops, threads.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -16,9 +16,12 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-const std::vector<std::string> kStyles = {"smollm", "gpt2", "neox", "llama3", "qwen2", "llama2", "mistral", "flags"};
+const std::vector<std::string> kStyles = {"smollm", "gpt2",   "neox",    "llama3",
+                                          "qwen2",  "llama2", "mistral", "flags"};
 
-std::filesystem::path stored(const std::string& style) { return source_file("tests/data/tokenizers/" + style + ".json"); }
+std::filesystem::path stored(const std::string& style) {
+  return source_file("tests/data/tokenizers/" + style + ".json");
+}
 
 const Json& goldens() {
   static const Json all = read_json(source_file("tests/data/tokenizers/goldens.json"), ErrorKind::Data);
@@ -49,7 +52,8 @@ class EachStyle : public ::testing::TestWithParam<std::string> {
   Tokenizer tokenizer() const { return Tokenizer::from_file(stored(GetParam())); }
   const Json& golden() const { return goldens().at(GetParam()); }
 };
-INSTANTIATE_TEST_SUITE_P(Tokenizer, EachStyle, ::testing::ValuesIn(kStyles), [](const auto& one) { return one.param; });
+INSTANTIATE_TEST_SUITE_P(Tokenizer, EachStyle, ::testing::ValuesIn(kStyles),
+                         [](const auto& one) { return one.param; });
 
 TEST_P(EachStyle, IdsOfDocumentsEqualThoseOfTokenizers) {
   const Tokenizer t = tokenizer();
@@ -102,15 +106,19 @@ TEST_P(EachStyle, VerbatimJsonAndHash) {
   EXPECT_EQ(tokenizer().to_json(), json);
   EXPECT_EQ(tokenizer().content_hash(), Tokenizer::from_json(json, "again").content_hash());
   for (const std::string& other : kStyles) {
-    EXPECT_EQ(tokenizer().content_hash() == Tokenizer::from_file(stored(other)).content_hash(), other == GetParam()) << other;
+    EXPECT_EQ(tokenizer().content_hash() == Tokenizer::from_file(stored(other)).content_hash(),
+              other == GetParam())
+        << other;
   }
 }
 
-// Through GGUF and back: the same ids on every text, from the metadata and from the tokenizer.json made of it.
+// Through GGUF and back: the same ids on every text, from the metadata and from the tokenizer.json made of
+// it.
 class ThroughGguf : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
 INSTANTIATE_TEST_SUITE_P(Tokenizer, ThroughGguf,
-                         ::testing::Values(std::pair("smollm", "smollm"), std::pair("gpt2", "gpt-2"), std::pair("neox", "olmo"),
-                                           std::pair("llama3", "llama-bpe"), std::pair("qwen2", "qwen2"), std::pair("llama2", "default")),
+                         ::testing::Values(std::pair("smollm", "smollm"), std::pair("gpt2", "gpt-2"),
+                                           std::pair("neox", "olmo"), std::pair("llama3", "llama-bpe"),
+                                           std::pair("qwen2", "qwen2"), std::pair("llama2", "default")),
                          [](const auto& one) { return one.param.first; });
 
 TEST_P(ThroughGguf, GivesTheSameIds) {
@@ -147,7 +155,8 @@ TEST_P(ThroughGguf, GivesTheSameIds) {
 TEST(Tokenizer, GgufTypesAndUnusedRows) {
   const Tokenizer t = Tokenizer::from_file(stored("llama2"));
   const io::GgufMetadata metadata = t.to_gguf(t.size() + 2);
-  const auto types = std::get<std::vector<std::int64_t>>(io::find(metadata, "tokenizer.ggml.token_type")->value);
+  const auto types =
+      std::get<std::vector<std::int64_t>>(io::find(metadata, "tokenizer.ggml.token_type")->value);
   const auto tokens = std::get<std::vector<std::string>>(io::find(metadata, "tokenizer.ggml.tokens")->value);
   ASSERT_EQ(types.size(), static_cast<std::size_t>(t.size() + 2));
   const auto type = [&](const char* token) { return types[static_cast<std::size_t>(*t.id_of(token))]; };
@@ -159,15 +168,20 @@ TEST(Tokenizer, GgufTypesAndUnusedRows) {
   EXPECT_EQ(tokens.back(), "[PAD" + std::to_string(t.size() + 1) + "]");
   EXPECT_EQ(Tokenizer::from_gguf(metadata, "padded").size(), t.size());
   EXPECT_TRUE(std::get<bool>(io::find(metadata, "tokenizer.ggml.add_bos_token")->value));
-  EXPECT_NE(error_text([&] { t.to_gguf(3); }).find("must be at least 2001"), std::string::npos) << error_text([&] { t.to_gguf(3); });
+  EXPECT_NE(error_text([&] { t.to_gguf(3); }).find("must be at least 2001"), std::string::npos)
+      << error_text([&] { t.to_gguf(3); });
   const Tokenizer qwen = Tokenizer::from_file(stored("qwen2"));
-  const auto qwen_types = std::get<std::vector<std::int64_t>>(io::find(qwen.to_gguf(), "tokenizer.ggml.token_type")->value);
+  const auto qwen_types =
+      std::get<std::vector<std::int64_t>>(io::find(qwen.to_gguf(), "tokenizer.ggml.token_type")->value);
   EXPECT_EQ(qwen_types[static_cast<std::size_t>(*qwen.id_of("<think>"))], 4);
 }
 
 TEST(Tokenizer, RulesThatLlamaCppLacksAreRefused) {
   const std::string error = error_text([] { Tokenizer::from_file(stored("flags")).to_gguf(); });
-  EXPECT_TRUE(error.starts_with("error: a byte-level tokenizer must have rules that llama.cpp knows by name, but has Digits false, Split")) << error;
+  EXPECT_TRUE(
+      error.starts_with("error: a byte-level tokenizer must have rules that llama.cpp knows by name, but has "
+                        "Digits false, Split"))
+      << error;
 }
 
 TEST(Tokenizer, PlainTakesAddedTokensAsText) {
@@ -180,9 +194,12 @@ TEST(Tokenizer, PlainTakesAddedTokensAsText) {
 
 TEST(Tokenizer, InvalidUtf8IsReplaced) {
   const Tokenizer t = Tokenizer::from_file(stored("smollm"));
-  EXPECT_EQ(t.encode("a\xff" "b\xe2\x82"), t.encode("a\ufffd" "b\ufffd"));
+  EXPECT_EQ(t.encode("a\xff"
+                     "b\xe2\x82"),
+            t.encode("a\ufffd"
+                     "b\ufffd"));
   EXPECT_EQ(t.decode(t.encode("\xe2")), "\ufffd");
-  const Ids euro = t.encode("\u20ac");                                  // split over tokens: each alone is no text
+  const Ids euro = t.encode("\u20ac");  // split over tokens: each alone is no text
   EXPECT_EQ(t.decode(euro), "\u20ac");
   std::string bytes;
   for (const std::int32_t id : euro) bytes += t.piece(id);
@@ -198,8 +215,9 @@ TEST(Tokenizer, PiecesAreTheBytesOfTheText) {
     std::string bytes;
     for (const std::int32_t id : t.encode(text)) bytes += t.piece(id);
     EXPECT_EQ(bytes, style == std::string("llama2") ? " " + text : text) << style;
-    EXPECT_EQ(error_text([&] { t.piece(999999); }),
-              "error: the id of a token must be below " + std::to_string(t.size()) + " and in use, but is 999999");
+    EXPECT_EQ(
+        error_text([&] { t.piece(999999); }),
+        "error: the id of a token must be below " + std::to_string(t.size()) + " and in use, but is 999999");
     EXPECT_EQ(t.decode(Ids{-1, 999999}), "");
   }
 }
@@ -208,7 +226,7 @@ TEST(Tokenizer, LongWordsTakeTheHeapAndStayRight) {
   const Tokenizer t = Tokenizer::from_file(stored("gpt2"));
   const std::string unit = "abracadabra";
   std::string word;
-  while (word.size() < 300000) word += unit;                            // one word of 300,000 letters
+  while (word.size() < 300000) word += unit;  // one word of 300,000 letters
   const Ids ids = t.encode(word);
   EXPECT_EQ(t.decode(ids), word);
   EXPECT_LT(ids.size(), word.size() * 3 / 4);
@@ -218,16 +236,18 @@ class TokenizerFolder : public FolderTest {};
 
 TEST_F(TokenizerFolder, ConfigBesideItIsReadKeptAndWritten) {
   write_text(folder_ / "tokenizer.json", read_text(stored("smollm")));
-  const std::string config = R"({"bos_token": {"content": "<|im_start|>", "lstrip": false}, "eos_token": "<|im_end|>",
+  const std::string config =
+      R"({"bos_token": {"content": "<|im_start|>", "lstrip": false}, "eos_token": "<|im_end|>",
     "pad_token": "<missing>", "add_bos_token": true, "chat_template": "old"})";
   write_text(folder_ / "tokenizer_config.json", config);
   write_text(folder_ / "chat_template.jinja", "{{ messages }}");
-  write_text(folder_ / "config.json", R"({"bos_token_id": 77, "eos_token_id": [5, 6], "pad_token_id": 9, "vocab_size": 3})");
+  write_text(folder_ / "config.json",
+             R"({"bos_token_id": 77, "eos_token_id": [5, 6], "pad_token_id": 9, "vocab_size": 3})");
   const Tokenizer t = Tokenizer::from_file(folder_ / "tokenizer.json");
   EXPECT_EQ(t.bos(), 1);
   EXPECT_EQ(t.eos(), 2);
   EXPECT_EQ(t.end_of_text(), 0);
-  EXPECT_EQ(t.special().padding, 9);                                    // config.json only fills what is open
+  EXPECT_EQ(t.special().padding, 9);  // config.json only fills what is open
   EXPECT_TRUE(t.special().add_bos);
   EXPECT_EQ(t.special().chat_template, "{{ messages }}");
   const auto files = t.hf_files();

@@ -136,7 +136,7 @@ Json train_and_write(engine::OpContext& context, const TrainingJob& job) {
   const double peak = number_or(s, "lr", automatic_rate(job.removed, job.from_scratch));
   run.schedule = schedule_of(s, budget.steps, peak);
   run.clip = s.number("clip");
-  run.save_every = integer_or(s, "save_every", std::max<std::int64_t>(1, budget.steps / 10));
+  run.save_every = integer_or(s, "save_every", std::max<std::int64_t>(1, (budget.steps + 4) / 5));
   run.folder = context.job.resume;
   run.identity = std::make_shared<const Json>(identity_of(context, job, source));
 

@@ -36,7 +36,7 @@ std::vector<Setting> training_settings(std::vector<Setting> own) {
        .help = "Keep only the inputs of blocks for the backward pass: a third more time, far less memory."},
       {.name = "documents", .type = Type::Boolean, .fallback = "true", .help = "Attention and predictions stay inside a document of a window."},
       {.name = "freeze", .type = Type::Text, .help = "Tensors that stay as they are: patterns over logical names, with commas: embed,block.0.*"},
-      {.name = "save_every", .type = Type::Integer, .fallback = "auto", .help = "Updates between checkpoints; auto: a tenth of the run.", .least = 1,
+      {.name = "save_every", .type = Type::Integer, .fallback = "auto", .help = "Updates between checkpoints; auto: a fifth of the run.", .least = 1,
        .most = 1e15, .unit = "updates", .may_be_auto = true},
       {.name = "dtype", .type = Type::Choice, .fallback = "f32", .help = "Type of the weights that are written.", .choices = {"f32", "bf16", "f16"}},
   };

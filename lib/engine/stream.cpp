@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 
-#include <functional>
 
 #include "core/error.h"
 #include "engine/block.h"
@@ -12,16 +11,6 @@
 
 namespace slmc::engine {
 namespace {
-
-// body(i) for each window i: on the CPU each on one thread.
-void for_windows(const at::Tensor& x, const std::function<void(std::int64_t)>& body) {
-  const auto one = [&](std::int64_t i) {
-    const at::NoGradGuard no_grad;                          // per thread
-    body(i);
-  };
-  if (x.is_cpu()) return for_pieces(x.size(0), one);
-  for (std::int64_t i = 0; i < x.size(0); ++i) one(i);
-}
 
 at::Tensor like(const at::Tensor& x, std::int64_t width) { return at::empty({x.size(0) * x.size(1), width}, x.options()); }
 
@@ -37,10 +26,19 @@ void compute(const Arch& arch, Weights& weights, std::int64_t number, const at::
   const Pass pass;
   const Shared shared = shared_of(arch, weights, x, number);
   const Block block{arch, weights, pass, nullptr, shared, number};
-  for_windows(x, [&](std::int64_t i) { body(block, x.narrow(0, i, 1), i); });
+  for_windows(x.size(0), x.device(), [&](std::int64_t i) { body(block, x.narrow(0, i, 1), i); });
 }
 
 }  // namespace
+
+void for_windows(std::int64_t windows, at::Device device, const std::function<void(std::int64_t)>& body) {
+  const auto one = [&](std::int64_t i) {
+    const at::NoGradGuard no_grad;                          // per thread
+    body(i);
+  };
+  if (device.is_cpu()) return for_pieces(windows, one);
+  for (std::int64_t i = 0; i < windows; ++i) one(i);
+}
 
 at::Tensor embed_windows(const Arch& arch, Weights& outside, const at::Tensor& windows, at::Device device) {
   const at::NoGradGuard no_grad;
@@ -48,7 +46,7 @@ at::Tensor embed_windows(const Arch& arch, Weights& outside, const at::Tensor& w
 }
 
 void run_windows(const Arch& arch, Weights& weights, at::Tensor& x, std::int64_t first, std::int64_t last) {
-  for_windows(x, [&](std::int64_t i) {
+  for_windows(x.size(0), x.device(), [&](std::int64_t i) {
     at::Tensor part = x.narrow(0, i, 1);
     part.copy_(run_blocks(arch, weights, part, first, last));
   });

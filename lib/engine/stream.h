@@ -13,12 +13,16 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "engine/decoder.h"
 
 namespace slmc::engine {
+
+// body(i) for each of `windows` windows that lie on `device`: on the CPU each on one thread, elsewhere one after the other. No gradients.
+void for_windows(std::int64_t windows, at::Device device, const std::function<void(std::int64_t)>& body);
 
 // Token embeddings of windows [n, seq] int64 -> [n, seq, hidden] fp32 on `device`. Reads only what lies outside the blocks.
 at::Tensor embed_windows(const Arch& arch, Weights& outside, const at::Tensor& windows, at::Device device);

@@ -1,0 +1,57 @@
+// The stage `prune`: settings in prune_info.cpp, the walk in width/narrow.h.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/cancel.h"
+#include "ir/write.h"
+#include "pruning/ops.h"
+#include "pruning/prune_info.h"
+#include "pruning/width/narrow.h"
+
+namespace slmc::pruning {
+namespace {
+
+constexpr std::int64_t kUsualBlock = 32;             // of q4_0 ... q8_0; what `align: auto` means without a later stage
+
+std::optional<std::int64_t> width(const stage::Settings& settings, const char* name) {
+  return settings.has(name) ? std::optional(settings.integer(name)) : std::nullopt;
+}
+
+Json report(const std::vector<NarrowedMap>& maps, stage::Events& events) {
+  double cut = 0, refitted = 0;
+  std::int64_t helped = 0;
+  for (const NarrowedMap& m : maps) {
+    cut += m.cut, refitted += m.refitted;
+    helped += m.refitted < m.cut;
+  }
+  const double count = std::max<double>(1, static_cast<double>(maps.size()));
+  if (const auto not_helped = static_cast<std::int64_t>(maps.size()) - helped; not_helped > 0) {
+    events.note("the refit did not help on held-out windows in " + std::to_string(not_helped) + " of " + std::to_string(maps.size()) +
+                " maps; those are only cut");
+  }
+  return {{"maps", maps.size()}, {"error_cut", cut / count}, {"error_refitted", refitted / count}};
+}
+
+Json run_prune(engine::OpContext& context) {
+  const stage::Settings& settings = context.job.settings;
+  NarrowSettings how{.widths = {width(settings, "ffn"), width(settings, "kv")}, .criterion = settings.text("criterion"),
+                     .refit = settings.boolean("refit"), .seed = context.job.seed, .device = context.device};
+  const ir::Model& model = context.model();
+  require_widths(model.sizes(), how.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
+  const bool text = how.refit || criterion(how.criterion).needs_inputs;
+  const Narrowed narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
+  const ir::Model result = ir::apply(narrowed.plan, model);
+  ir::write_hf(result, context.job.out, std::nullopt, {[&](std::int64_t done, std::int64_t all) {
+    cancel_point("nothing was written");
+    context.events.progress("bytes written", done, all);
+  }});
+  Json out = {{"criterion", how.criterion}};
+  if (how.refit) out["refit"] = report(narrowed.maps, context.events);
+  return out;
+}
+
+}  // namespace
+
+void add_prune(engine::Ops& ops) { engine::add_op(ops, prune_info(), run_prune); }
+
+}  // namespace slmc::pruning

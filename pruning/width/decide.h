@@ -1,0 +1,27 @@
+#pragma once
+// From scores to a plan: which channels and groups each block keeps. Pure: no text, no weights, the same plan for the same scores.
+#include <optional>
+#include <vector>
+
+#include "ir/plan.h"
+#include "pruning/width/criterion.h"
+
+namespace slmc::pruning {
+
+struct Widths {
+  std::optional<std::int64_t> ffn, kv;        // what each block keeps; nothing = all
+};
+
+struct BlockScores {
+  at::Tensor ffn, kv;                         // undefined where nothing is removed
+};
+
+// Error(Recipe) when a width is more than any block has, or no multiple of `align`; names the nearest legal ones.
+void require_widths(const ir::Sizes& sizes, const Widths& widths, std::int64_t align);
+
+// What a block of this size keeps; blocks that have less already keep what they have.
+bool narrows(std::int64_t size, const std::optional<std::int64_t>& width);
+
+ir::Plan decide(const ir::Model& model, const std::vector<BlockScores>& scores, const Widths& widths);
+
+}  // namespace slmc::pruning

@@ -1,3 +1,0 @@
-if(SLMC_ENGINE)
-  slmc_test(gptq_test unit/gptq_test.cpp unit/grid_test.cpp LIBS slmc_quantization Eigen3::Eigen TORCH)
-endif()

@@ -1,0 +1,5 @@
+if(SLMC_ENGINE)
+  add_executable(bench_forward bench/bench_forward.cpp ${PROJECT_SOURCE_DIR}/apps/slmc-engine/mkl_any_cpu.cpp)
+  slmc_target(bench_forward)
+  target_link_libraries(bench_forward PRIVATE slmc_engine)
+endif()

@@ -1,6 +1,5 @@
 #include "quantization/quantize.h"
 
-#include <ATen/Parallel.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 
 #include "core/cancel.h"
 #include "core/error.h"
+#include "engine/tensors.h"
 #include "io/ggml_types.h"
 #include "ir/cost.h"
 #include "ir/plan.h"
@@ -61,6 +61,24 @@ ir::Model with_values(const ir::Model& model, std::map<std::string, io::TensorDa
   return ir::apply(plan, model);
 }
 
+ir::Progress progress(engine::OpContext& context) {
+  return {[&context](std::int64_t done, std::int64_t all) {
+    cancel_point("nothing was written");
+    context.events.progress("bytes written", done, all);
+  }};
+}
+
+QuantizedBlocks solve(engine::OpContext& context, const Schemes& schemes, bool signed_scales) {
+  const stage::Settings& settings = context.job.settings;
+  const at::Tensor windows = context.windows("calib");
+  const std::int64_t count = std::min(settings.integer("windows"), windows.size(0));
+  return quantize_blocks(context.model(), windows.narrow(0, 0, count), schemes,
+                         {.gptq = {.damping = settings.number("damping"), .order = settings.boolean("order")},
+                          .signed_scales = signed_scales,
+                          .device = context.device},
+                         context.events);
+}
+
 Json quantize_to_gguf(engine::OpContext& context) {
   const ir::Model& model = context.model();
   const stage::Settings& settings = context.job.settings;
@@ -75,20 +93,82 @@ Json quantize_to_gguf(engine::OpContext& context) {
       const auto scheme = io::scheme_of(io::ggml_type(std::string_view(types.at(spec.name)))->type);
       if (scheme) schemes.emplace(spec.name, *scheme);
     }
-    const BlockSettings how = {.gptq = {.damping = settings.number("damping"), .order = settings.boolean("order")}, .device = context.device};
-    QuantizedBlocks blocks = quantize_blocks(model, context.windows("calib"), schemes, how, context.events);
+    QuantizedBlocks blocks = solve(context, schemes, true);
     result["gptq"] = report(blocks, context);
     solved = with_values(model, std::move(blocks.values));
   }
-  ir::write_gguf(solved, context.job.out, format, {[&](std::int64_t done, std::int64_t all) {
-    cancel_point("nothing was written");
-    context.events.progress("bytes written", done, all);
-  }});
+  ir::write_gguf(solved, context.job.out, format, progress(context));
   result["bytes"] = ir::gguf_bytes(solved, format);
   return result;
 }
 
-Json run_quantize(engine::OpContext& context) { return quantize_to_gguf(context); }
+// 16-bit floats of the kind that the model comes in; F16 when it comes in neither.
+DType packed_dtype(const stage::Settings& settings, const ir::Model& model) {
+  if (!settings.is_auto("embedding")) {
+    const std::string& name = settings.text("embedding");
+    if (name == "f32") return DType::F32;
+    if (name == "bf16") return DType::BF16;
+    if (name == "f16") return DType::F16;
+    throw Error(ErrorKind::Recipe, "the embedding of a packed folder must be f16, bf16 or f32, but is " + name);
+  }
+  const ir::TensorSpec* embed = model.find("embed");
+  return embed && embed->stored_dtype == "BF16" ? DType::BF16 : DType::F16;
+}
+
+io::QuantScheme packed_scheme(engine::OpContext& context, DType dtype) {
+  const stage::Settings& settings = context.job.settings;
+  const std::int64_t bits = settings.integer("bits");
+  if (bits != 4 && bits != 8) throw Error(ErrorKind::Recipe, fmt::format("the bits of a packed folder must be 4 or 8, but are {}", bits));
+  io::QuantScheme scheme{.bits = static_cast<int>(bits), .zero = settings.boolean("symmetric") ? io::QuantScheme::Zero::Symmetric : io::QuantScheme::Zero::ZeroPoint,
+                         .scale_dtype = dtype};
+  std::vector<std::int64_t> widths;
+  for (const ir::TensorSpec& spec : context.model().tensors()) {
+    if (is_block_matrix(spec)) widths.push_back(spec.shape[1]);
+  }
+  scheme.group = settings.is_auto("group") ? largest_group(widths) : settings.integer("group");
+  for (const ir::TensorSpec& spec : context.model().tensors()) {
+    if (is_block_matrix(spec)) require_group(scheme, spec.shape[1], spec.name);
+  }
+  return scheme;
+}
+
+// Round to nearest by the reference fit of compressed-tensors.
+std::map<std::string, io::TensorData> round_all(engine::OpContext& context, const Schemes& schemes) {
+  std::map<std::string, io::TensorData> out;
+  for (const auto& [name, scheme] : schemes) {
+    cancel_point("nothing was written");
+    const at::Tensor w = engine::to_tensor(context.model().read(name));
+    out.emplace(name, io::TensorData::of({w.size(0), w.size(1)}, round_to(range_grid(w, scheme), w)));
+  }
+  return out;
+}
+
+Json quantize_to_packed(engine::OpContext& context) {
+  const ir::Model& model = context.model();
+  const stage::Settings& settings = context.job.settings;
+  ir::require_packable(model);
+  const DType dtype = packed_dtype(settings, model);
+  const io::QuantScheme scheme = packed_scheme(context, dtype);
+  Schemes schemes;
+  for (const ir::TensorSpec& spec : model.tensors()) {
+    if (is_block_matrix(spec)) schemes.emplace(spec.name, scheme);
+  }
+  Json result = {{"method", settings.text("method")}, {"bits", scheme.bits}, {"group", scheme.group}, {"symmetric", settings.boolean("symmetric")}};
+  std::map<std::string, io::TensorData> values;
+  if (settings.text("method") == "gptq") {
+    QuantizedBlocks blocks = solve(context, schemes, false);
+    result["gptq"] = report(blocks, context);
+    values = std::move(blocks.values);
+  } else {
+    values = round_all(context, schemes);
+  }
+  ir::write_packed(with_values(model, std::move(values)), context.job.out, dtype, progress(context));
+  return result;
+}
+
+Json run_quantize(engine::OpContext& context) {
+  return context.job.settings.text("to") == "packed" ? quantize_to_packed(context) : quantize_to_gguf(context);
+}
 
 }  // namespace
 

@@ -248,7 +248,9 @@ class Builder {
   // A quantized tensor whose columns are cut inside a group is dequantized: said here without reading it.
   static std::string dtype_after(const TensorSpec& old, const std::vector<Index>& indices) {
     const io::GgmlTypeInfo* type = io::ggml_type(std::string_view(old.stored_dtype));
-    if (!type || type->block == 1 || !indices.back()) return old.stored_dtype;
+    if (!indices.back()) return old.stored_dtype;
+    if (!type && !dtype_from(old.stored_dtype)) return "F32";               // packed, or a scheme that no file has
+    if (!type || type->block == 1) return old.stored_dtype;
     const std::vector<std::int64_t>& kept = *indices.back();
     const std::int64_t group = type->block;
     for (std::size_t i = 0; i < kept.size(); ++i) {

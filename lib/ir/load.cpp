@@ -7,6 +7,7 @@
 #include "io/gguf.h"
 #include "io/safetensors.h"
 #include "ir/origin.h"
+#include "ir/packed.h"
 #include "ir/state.h"
 
 namespace slmc::ir {
@@ -49,6 +50,7 @@ Model load_folder(const fs::path& folder, const LoadOptions& options) {
     for (const io::StoredTensor& t : (*files)[f].tensors())
       stored[t.name] = {t.shape, std::string(to_string(t.dtype)),
                         [files, f, name = t.name] { return (*files)[f].read(name); }};
+  unpack_stored(stored, config, folder.string());
   ConfigSource source;
   source.config = &config;
   source.file = folder.string();

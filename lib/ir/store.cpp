@@ -7,6 +7,7 @@
 
 #include "core/bytes.h"
 #include "core/error.h"
+#include "ir/packed.h"
 #include "ir/plan.h"
 #include "ir/state.h"
 
@@ -145,6 +146,9 @@ TensorData stored_form(const Model& model, const StoredTensor& stored, const Fit
   }
   if (parts[0].quantized) {
     if (std::optional<TensorData> rows = scatter_rows(stored, parts)) return *rows;
+    if (type == kPacked)
+      throw Error(ErrorKind::Recipe, "'" + stored.name + "' must be made of whole quantized rows of one scheme to be packed, but is not",
+                  "this family stores its matrices in another form; take to: gguf");
     for (TensorData& part : parts) part = TensorData::floats(part.shape, part.to_floats());
     return stored_as(scatter_dense(stored, parts), type, stored.name);
   }

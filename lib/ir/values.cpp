@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "io/ggml_types.h"
 #include "io/gguf.h"
+#include "ir/packed.h"
 #include "ir/state.h"
 
 namespace slmc::ir {
@@ -192,6 +193,10 @@ TensorData take(const TensorData& data, const std::vector<Index>& indices) {
 }
 
 TensorData stored_as(const TensorData& data, const std::string& format, const std::string& name) {
+  if (format == kPacked) {
+    if (data.quantized) return data;
+    throw Error(ErrorKind::Recipe, "the codes of '" + name + "' must be stored as they are, but the container folds a factor into them");
+  }
   if (const std::optional<DType> dtype = dtype_from(format)) {
     if (!data.quantized && data.dtype == *dtype) return data;
     const std::vector<float> values = data.to_floats();

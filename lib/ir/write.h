@@ -21,6 +21,15 @@ struct Progress {                                   // called after each tensor;
 // Error(Recipe) before any work when the family's Hugging Face form can't hold the model.
 void write_hf(const Model& model, const std::filesystem::path& folder, std::optional<DType> dtype, const Progress& progress = {});
 
+// The same for other programs that read compressed-tensors: quantized matrices of the blocks keep their codes in pack-quantized form (4 or 8
+// bits, one scheme for all), everything else is stored as `dtype`. load() reads it back. Error(Recipe) before any work when nothing is
+// quantized so, when schemes differ, or when the family's form is transposed.
+void write_packed(const Model& model, const std::filesystem::path& folder, DType dtype, const Progress& progress = {});
+
+// Whether this model's matrices could be packed, from shapes alone: Error(Recipe) when the family's Hugging Face form does not keep rows whole
+// (GPT-2 stores its matrices transposed).
+void require_packable(const Model& model);
+
 // One .gguf with metadata and vocabulary that llama.cpp loads. format: globs over logical names -> GGUF types, last match wins;
 // quantized tensors whose scheme is that type's are stored code for code, everything else is fitted by the reference quantizer.
 void write_gguf(const Model& model, const std::filesystem::path& file,

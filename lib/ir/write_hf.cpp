@@ -5,6 +5,7 @@
 #include "core/file.h"
 #include "io/safetensors.h"
 #include "ir/origin.h"
+#include "ir/packed.h"
 #include "ir/state.h"
 #include "ir/store.h"
 #include "ir/write.h"
@@ -20,7 +21,7 @@ std::string kept_type(const TensorSpec& spec) {
   return dtype && is_float(*dtype) && size_of(*dtype) >= 2 ? spec.stored_dtype : "F32";
 }
 
-TypeOf types(const Model& model, std::optional<DType> dtype, const std::vector<StoredTensor>& stored) {
+TypeOf dense_types(const Model& model, std::optional<DType> dtype, const std::vector<StoredTensor>& stored) {
   std::map<std::string, std::string> of;
   for (const TensorSpec& spec : model.tensors())
     of[spec.name] = dtype ? std::string(to_string(*dtype)) : kept_type(spec);
@@ -45,7 +46,7 @@ std::string torch_dtype(const Model& model, const TypeOf& type_of) {
     if (spec.derived) continue;
     std::int64_t n = 1;
     for (const std::int64_t s : spec.shape) n *= s;
-    elements[type_of(spec)] += n;
+    if (type_of(spec) != kPacked) elements[type_of(spec)] += n;
   }
   std::string most = "F32";
   for (const auto& [type, n] : elements)
@@ -56,6 +57,7 @@ std::string torch_dtype(const Model& model, const TypeOf& type_of) {
 Json config_of(const Model& model, const Fit& fit, const TypeOf& type_of) {
   const bool own = model.container() == "hf";
   Json config = own ? model.config() : Json::object();
+  config.erase("quantization_config");
   for (const KeyChange& change : fit.changes) set_key(config, "hf", change);
   if (!own && model.tokenizer()) {
     if (const auto id = model.tokenizer()->bos()) config["bos_token_id"] = *id;
@@ -81,40 +83,50 @@ Json tokenizer_config(const text::Tokenizer& tokenizer, const Model& model) {
   return json;
 }
 
+// The tensors that a stored one becomes in the file: itself, or its packed form.
+std::vector<io::SafetensorsWriter::Entry> entries_of(const Model& model, const StoredTensor& s, const TypeOf& type_of) {
+  const TensorSpec& first = *model.find(s.parts[0].tensor);
+  const std::string type = type_of(first);
+  if (type == kPacked) return packed_entries(s.name, s.shape, model.read(first.name).quantized->scheme);
+  return {{s.name, *dtype_from(type), s.shape}};
+}
+
 void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, const fs::path& folder,
                    const Progress& progress) {
   std::vector<io::SafetensorsWriter::Entry> entries;
   std::int64_t all = 0, done = 0;
   for (const StoredTensor& s : fit.stored) {
-    const DType dtype = *dtype_from(type_of(*model.find(s.parts[0].tensor)));
-    entries.push_back({s.name, dtype, s.shape});
-    std::int64_t n = static_cast<std::int64_t>(size_of(dtype));
-    for (const std::int64_t d : s.shape) n *= d;
-    all += n;
+    for (const io::SafetensorsWriter::Entry& e : entries_of(model, s, type_of)) {
+      std::int64_t n = static_cast<std::int64_t>(size_of(e.dtype));
+      for (const std::int64_t d : e.shape) n *= d;
+      all += n;
+      entries.push_back(e);
+    }
   }
   io::SafetensorsWriter writer(folder, entries, {{"format", "pt"}});
   for (const StoredTensor& s : fit.stored) {
     const io::TensorData data = stored_form(model, s, fit, type_of);
-    writer.write(s.name, data.bytes);
-    done += static_cast<std::int64_t>(data.bytes.size());
+    const std::vector<io::SafetensorsWriter::Entry> names = entries_of(model, s, type_of);
+    const bool packed = names.size() > 1;
+    const std::vector<std::vector<std::byte>> parts = packed ? packed_bytes(data) : std::vector<std::vector<std::byte>>{};
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const std::span<const std::byte> bytes = packed ? std::span<const std::byte>(parts[i]) : data.bytes;
+      writer.write(names[i].name, bytes);
+      done += static_cast<std::int64_t>(bytes.size());
+    }
     if (progress.tick) progress.tick(done, all);
   }
   writer.finish();
 }
 
-}  // namespace
+using ConfigChange = std::function<void(Json& config)>;
 
-void write_hf(const Model& model, const fs::path& folder, std::optional<DType> dtype,
-              const Progress& progress) {
-  if (dtype && *dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16 && *dtype != DType::F64)
-    throw Error(ErrorKind::Usage,
-                "the stored type of a Hugging Face folder must be F32, F16 or BF16, but is " +
-                    std::string(to_string(*dtype)));
-  const Fit how = require_fit(model, "hf");
-  const TypeOf type_of = types(model, dtype, how.stored);
+void write_folder(const Model& model, const fs::path& folder, const Fit& how, const TypeOf& type_of, const ConfigChange& change, const Progress& progress) {
   AtomicFolder out(folder, false);
   write_weights(model, how, type_of, out.path(), progress);
-  write_json(out.path() / "config.json", config_of(model, how, type_of));
+  Json config = config_of(model, how, type_of);
+  if (change) change(config);
+  write_json(out.path() / "config.json", config);
   if (model.tokenizer()) {
     write_text(out.path() / "tokenizer.json", model.tokenizer()->to_json());
     if (!model.side_files().contains("tokenizer_config.json"))
@@ -126,6 +138,79 @@ void write_hf(const Model& model, const fs::path& folder, std::optional<DType> d
   if (!model.lineage().empty()) write_json(out.path() / "lineage.json", model.lineage());
   require_read_back(out.path().string(), model, how, type_of);
   out.commit();
+}
+
+}  // namespace
+
+void write_hf(const Model& model, const fs::path& folder, std::optional<DType> dtype,
+              const Progress& progress) {
+  if (dtype && *dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16 && *dtype != DType::F64)
+    throw Error(ErrorKind::Usage,
+                "the stored type of a Hugging Face folder must be F32, F16 or BF16, but is " +
+                    std::string(to_string(*dtype)));
+  const Fit how = require_fit(model, "hf");
+  write_folder(model, folder, how, dense_types(model, dtype, how.stored), {}, progress);
+}
+
+namespace {
+
+// Which block matrices stay packed. Their scheme, which must be one.
+struct Packed {
+  std::optional<io::QuantScheme> scheme;
+  std::map<std::string, std::string> types;
+};
+
+Packed packed_types(const Model& model, DType dtype) {
+  Packed out;
+  for (const TensorSpec& spec : model.tensors()) {
+    out.types[spec.name] = std::string(to_string(dtype));
+    if (spec.block < 0 || spec.derived || spec.shape.size() != 2) continue;
+    const io::TensorData data = model.read(spec.name);
+    if (!data.quantized || !can_pack(data.quantized->scheme)) continue;
+    if (out.scheme && !(*out.scheme == data.quantized->scheme))
+      throw Error(ErrorKind::Recipe, "packed matrices must have one scheme, but '" + spec.name + "' has another than those before it");
+    out.scheme = data.quantized->scheme;
+    out.types[spec.name] = kPacked;
+  }
+  if (!out.scheme)
+    throw Error(ErrorKind::Recipe, "a packed folder must have matrices of 4 or 8 bits, symmetric or with zero points, but the model has none",
+                "quantize it with to: packed");
+  return out;
+}
+
+// Modules of matrices that stay as they are, by the names of the file.
+std::vector<std::string> unpacked_modules(const Fit& fit, const TypeOf& type_of, const Model& model) {
+  std::vector<std::string> out;
+  for (const StoredTensor& s : fit.stored) {
+    constexpr std::string_view kWeight = ".weight";
+    if (s.shape.size() != 2 || !s.name.ends_with(kWeight) || type_of(*model.find(s.parts[0].tensor)) == kPacked) continue;
+    out.push_back(s.name.substr(0, s.name.size() - kWeight.size()));
+  }
+  out.emplace_back("lm_head");                       // tied heads have no tensor of their own
+  return out;
+}
+
+}  // namespace
+
+void require_packable(const Model& model) {
+  const Fit how = require_fit(model, "hf");
+  for (const StoredTensor& s : how.stored) {
+    for (const Part& part : s.parts) {
+      const TensorSpec& spec = *model.find(part.tensor);
+      if (spec.block < 0 || spec.shape.size() != 2 || moves_rows(part, s.shape.back(), spec.shape.back())) continue;
+      throw Error(ErrorKind::Recipe, "a packed folder must hold rows of matrices whole, but the " + model.family() + " family stores '" + s.name + "' in another form",
+                  "take to: gguf");
+    }
+  }
+}
+
+void write_packed(const Model& model, const fs::path& folder, DType dtype, const Progress& progress) {
+  require_packable(model);
+  const Fit how = require_fit(model, "hf");
+  const Packed packed = packed_types(model, dtype);
+  const TypeOf type_of = [&](const TensorSpec& spec) { return packed.types.at(spec.name); };
+  const ConfigChange change = [&](Json& config) { config["quantization_config"] = packed_config(*packed.scheme, unpacked_modules(how, type_of, model)); };
+  write_folder(model, folder, how, type_of, change, progress);
 }
 
 }  // namespace slmc::ir

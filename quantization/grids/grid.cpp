@@ -30,11 +30,11 @@ float as_written(float value, DType type) {
   }
 }
 
-std::int64_t largest_group(std::int64_t columns) {
-  for (const std::int64_t group : {128, 96, 64, 32, 16}) {
-    if (columns % group == 0) return group;
+std::int64_t largest_group(const std::vector<std::int64_t>& widths) {
+  for (const std::int64_t group : {128, 64, 32, 16}) {
+    if (std::all_of(widths.begin(), widths.end(), [&](std::int64_t width) { return width % group == 0; })) return group;
   }
-  return 0;
+  return 8;
 }
 
 void require_group(const io::QuantScheme& scheme, std::int64_t columns, const std::string& what) {

@@ -30,8 +30,8 @@ struct Grid {
 
 // A scale or minimum as a container of this type gives it back.
 float as_written(float value, DType type);
-// The largest of {128, 96, 64, 32, 16} that divides `columns`, or nothing.
-std::int64_t largest_group(std::int64_t columns);
+// The largest of 128, 64, 32, 16 that divides every width; 8 when none does. 96 is left out: fast kernels know powers of two.
+std::int64_t largest_group(const std::vector<std::int64_t>& widths);
 // Error(Recipe) unless scheme.group divides `columns`, naming the nearest group sizes that do. `what`: the tensor's name.
 void require_group(const io::QuantScheme& scheme, std::int64_t columns, const std::string& what);
 

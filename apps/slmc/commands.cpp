@@ -6,10 +6,23 @@
 namespace slmc::cli {
 namespace {
 
+// Stages that become commands: those whose op the engine has.
+std::vector<Command> stage_commands() {
+  std::vector<Command> out;
+  for (const char* name : {"distill", "train"}) out.push_back(stage_command(*registry().find(name)));
+  return out;
+}
+
 std::vector<Command> make_table() {
-  return {run_command(), plan_command(), recipe_check_command(), recipe_schema_command(), recipe_init_command(), edit_command(),
-          convert_command(), verify_command(), eval_command(), bench_command(), inspect_command(), generate_command(), chat_command(),
-          compare_command(), diff_command(), log_command(), doctor_command(), completion_command(), help_command(), version_command()};
+  std::vector<Command> out = {run_command(), plan_command(), recipe_check_command(), recipe_schema_command(), recipe_init_command()};
+  const std::vector<Command> stages = stage_commands();
+  out.insert(out.end(), stages.begin(), stages.end());
+  const std::vector<Command> rest = {
+      edit_command(), convert_command(), verify_command(), eval_command(), bench_command(), inspect_command(), generate_command(),
+      chat_command(), compare_command(), diff_command(), log_command(), doctor_command(), completion_command(), help_command(),
+      version_command()};
+  out.insert(out.end(), rest.begin(), rest.end());
+  return out;
 }
 
 }  // namespace

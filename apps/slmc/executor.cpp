@@ -18,8 +18,9 @@ void add_measured(Json& result, const Usage& usage) {
   result["measured"] = {{"seconds", usage.seconds}, {"cpu_seconds", usage.cpu_seconds}, {"peak_bytes", usage.peak_bytes}};
 }
 
-Json run_engine(const std::filesystem::path& program, const stage::Job& job, const recipe::Sink& sink) {
-  EngineProcess engine(program, job);
+Json run_engine(const Context& context, stage::Job job, const recipe::Sink& sink) {
+  job.templates = context.around.templates.string();
+  EngineProcess engine(require_engine(context), job);
   std::optional<Json> last;
   while (const std::optional<Json> event = engine.next()) {
     const std::string kind = (*event)["event"];
@@ -61,6 +62,7 @@ stage::Job new_job(const Context& context, const std::string& op, const std::str
   job.max_ram = max_ram(context);
   if (context.args.has("gemm")) job.gemm = context.args.text("gemm");
   job.cache = context.around.cache.string();
+  job.templates = context.around.templates.string();
   return job;
 }
 
@@ -74,7 +76,7 @@ recipe::Executor make_executor(const Context& context, std::string go_on) {
   return [&context, go_on = std::move(go_on)](const stage::Job& job, const recipe::Sink& sink) {
     try {
       if (is_front_stage(job.op)) return run_front_stage(context, job, sink);
-      return run_engine(require_engine(context), job, sink);
+      return run_engine(context, job, sink);
     } catch (const Error& error) {
       if (!deserves_way_on(error.kind())) throw;
       throw with_way_on(error, go_on);
@@ -93,7 +95,7 @@ std::optional<recipe::EngineFacts> engine_facts(const Context& context, const st
   if (context.around.engine.empty()) return std::nullopt;
   stage::Job job = new_job(context, "doctor", "");
   job.gemm = gemm;
-  const Json said = run_engine(context.around.engine, job, [](const Json&) {});
+  const Json said = run_engine(context, job, [](const Json&) {});
   const auto text = [](const Json& in, const char* key) { return in.value(key, std::string()); };
   return recipe::EngineFacts{.torch = text(said, "torch"), .device = text(said, "device"),
                              .gemm = text(said.value("gemm", Json::object()), "chosen")};

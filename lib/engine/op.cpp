@@ -13,14 +13,14 @@ OpContext::OpContext(const stage::Job& the_job, stage::Events& the_events, at::D
     : job(the_job), events(the_events), device(the_device) {}
 
 const ir::Model& OpContext::model() {
-  if (!model_) model_ = ir::load(job.model);
+  if (!model_) model_ = ir::load(job.model, {.templates = job.templates});
   return *model_;
 }
 
 ir::Model OpContext::other(const std::string& name) {
   const auto it = job.models.find(name);
   if (it == job.models.end()) throw Error(ErrorKind::Usage, "the model '" + name + "' must be given, but is not", "--" + name + " MODEL");
-  return ir::load(it->second);
+  return ir::load(it->second, {.templates = job.templates});
 }
 
 std::optional<data::WindowSource> OpContext::source(const std::string& which) {

@@ -56,6 +56,7 @@ Json to_json(const Job& job) {
   out["gemm"] = job.gemm;
   out["cache"] = job.cache;
   out["resume"] = job.resume;
+  out["templates"] = job.templates;
   return out;
 }
 
@@ -90,6 +91,7 @@ Job job_from_json(const Json& json, const std::vector<Setting>& table) {
   job.gemm = fields.text_or("gemm", "auto");
   job.cache = fields.text_or("cache", "");
   job.resume = fields.text_or("resume", "");
+  job.templates = fields.text_or("templates", "");
   fields.finish();
   return job;
 }

@@ -5,7 +5,8 @@
 //
 // Job:    {"slmc_job": 1, "op": "prune", "model": "...", "out": "FOLDER", "settings": {...},
 //          "models": {"teacher": "..."}, "data": {"calib": {...}, "train": {...}}, "seed": 0,
-//          "device": "cpu", "threads": 2, "max_ram": 0, "gemm": "auto", "cache": "FOLDER", "resume": "FOLDER"}
+//          "device": "cpu", "threads": 2, "max_ram": 0, "gemm": "auto", "cache": "FOLDER", "resume": "FOLDER",
+//          "templates": "FOLDER"}
 // Events: {"event": "started", "torch": "2.13.0", "gemm": {...}}   first
 //         {"event": "progress", "what": "...", "done": 3, "of": 30, ...}
 //                                                         any number; extra numbers are metrics

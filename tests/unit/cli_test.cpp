@@ -47,6 +47,7 @@ std::vector<std::string> commands_in(const fs::path& file) {
   std::vector<std::string> out;
   std::string line;
   while (std::getline(in, line)) {
+    if (line.rfind("# Run:", 0) == 0 && line.find("slmc ") != std::string::npos) line = line.substr(line.find("slmc "));
     const auto start = line.find_first_not_of(" $");
     if (start == std::string::npos || line.compare(start, 5, "slmc ") != 0) continue;
     std::string command = line.substr(start);
@@ -81,6 +82,20 @@ TEST(CommandLine, EveryCommandInTheDocumentsParses) {
       EXPECT_NE(parse_line(line).command, nullptr);
     }
   }
+}
+
+TEST(CommandLine, EveryRecipeSaysHowToRunIt) {
+  int recipes = 0;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(fs::path(SLMC_SOURCE_DIR) / "configs/recipes")) {
+    if (entry.path().extension() != ".yaml") continue;
+    SCOPED_TRACE(entry.path().string());
+    const std::vector<std::string> lines = commands_in(entry.path());
+    ASSERT_FALSE(lines.empty());
+    EXPECT_EQ(parse_line(lines.front()).command->name, "run");
+    EXPECT_TRUE(contains(lines.front(), entry.path().filename().string()));
+    ++recipes;
+  }
+  EXPECT_GE(recipes, 1);
 }
 
 TEST(CommandLine, UnknownWordsAreRefusedWithASuggestion) {

@@ -6,10 +6,10 @@
 namespace slmc::cli {
 namespace {
 
-// Stages that become commands: those whose op the engine has.
+// The stages that are commands, in the order of a recipe.
 std::vector<Command> stage_commands() {
   std::vector<Command> out;
-  for (const char* name : {"distill", "train"}) out.push_back(stage_command(*registry().find(name)));
+  for (const char* name : {"drop", "prune", "distill", "train", "quantize"}) out.push_back(stage_command(*registry().find(name)));
   return out;
 }
 

@@ -44,6 +44,7 @@ struct Job {
   std::string gemm = "auto";   // auto, mkl, onednn
   std::string cache;           // folder for statistics
   std::string resume;          // folder for checkpoints
+  std::string templates;                             // folder of more model templates; empty for none
 };
 
 Json to_json(const Job& job);

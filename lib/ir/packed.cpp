@@ -139,9 +139,13 @@ Json packed_config(const QuantScheme& scheme, const std::vector<std::string>& ig
           {"kv_cache_scheme", nullptr}, {"quant_method", "compressed-tensors"}, {"quantization_status", "compressed"}};
 }
 
-void unpack_stored(std::map<std::string, StoredValue, std::less<>>& stored, const Json& config, const std::string& file) {
+void unpack_stored(std::map<std::string, StoredValue, std::less<>>& stored, Json& config, const std::string& file) {
   const auto found = config.find("quantization_config");
-  if (found == config.end() || found->is_null()) return;
+  if (found == config.end()) return;
+  if (found->is_null()) {
+    config.erase(found);
+    return;
+  }
   const auto text = [&](const char* key) {
     const auto it = found->is_object() ? found->find(key) : found->end();
     return it != found->end() && it->is_string() ? it->get<std::string>() : std::string();
@@ -160,6 +164,7 @@ void unpack_stored(std::map<std::string, StoredValue, std::less<>>& stored, cons
     StoredValue value = Reader(stored, name, file).read();
     stored.emplace(name, std::move(value));
   }
+  config.erase("quantization_config");               // the tensors say all of it
 }
 
 }  // namespace slmc::ir

@@ -98,7 +98,6 @@ Json quantize_to_gguf(engine::OpContext& context) {
     solved = with_values(model, std::move(blocks.values));
   }
   ir::write_gguf(solved, context.job.out, format, progress(context));
-  result["bytes"] = ir::gguf_bytes(solved, format);
   return result;
 }
 

@@ -1,10 +1,11 @@
-# Whole runs on the tiny trained model: gates, and kills at random points.
+# Whole runs on the tiny trained model: gates, threads, and kills at random points.
 if(SLMC_ENGINE)
   find_package(Python3 REQUIRED COMPONENTS Interpreter)
   set(_e2e "${CMAKE_CURRENT_LIST_DIR}")
   set(_ci "${PROJECT_SOURCE_DIR}/configs/recipes/ci.yaml")
   add_test(NAME e2e.ci_recipe COMMAND ${Python3_EXECUTABLE} ${_e2e}/ci_recipe.py $<TARGET_FILE:slmc> ${_ci})
   add_test(NAME e2e.kill_and_rerun COMMAND ${Python3_EXECUTABLE} ${_e2e}/kill_and_rerun.py $<TARGET_FILE:slmc> ${_ci})
-  set_tests_properties(e2e.ci_recipe PROPERTIES LABELS "e2e;torch" TIMEOUT 300)
+  add_test(NAME e2e.threads COMMAND ${Python3_EXECUTABLE} ${_e2e}/threads.py $<TARGET_FILE:slmc> ${_ci})
+  set_tests_properties(e2e.ci_recipe e2e.threads PROPERTIES LABELS "e2e;torch" TIMEOUT 300)
   set_tests_properties(e2e.kill_and_rerun PROPERTIES LABELS "e2e;torch" TIMEOUT 900)
 endif()

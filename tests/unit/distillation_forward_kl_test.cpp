@@ -21,6 +21,9 @@ using slmc::testing::relative_difference;
 
 const std::vector<ForwardKlSettings> kSettings{{1.0, 1.0}, {1.0, 0.9}, {1.0, 0.0}, {2.0, 1.0}, {3.0, 0.5}, {0.5, 0.7}};
 
+// Rounding of fp32 logits, which a temperature below 1 enlarges before the softmax sees it.
+double fp32_tolerance(const ForwardKlSettings& s) { return 1e-6 / std::min(1.0, s.temperature); }
+
 struct Problem {
   at::Tensor hidden, head, target, teacher;    // [n, D] [V, D] [n] [n, V_T] logits
 
@@ -72,7 +75,7 @@ TEST(ForwardKl, EqualsAutogradOfTheDefinition) {
       SCOPED_TRACE(::testing::Message() << rows << " rows, " << vocab << " and " << teacher_vocab << " tokens, temperature " << s.temperature
                                       << ", KL weight " << s.kl_weight);
       const Problem::Result want = p.exact(s, 0.625);
-      expect_near(p.fused(s, at::kFloat, 0, 0.625), want, 2e-6);
+      expect_near(p.fused(s, at::kFloat, 0, 0.625), want, fp32_tolerance(s));
       expect_near(p.fused(s, at::kDouble, 0, 0.625), want, 1e-12);
     }
   }
@@ -118,7 +121,7 @@ TEST(ForwardKl, L4RowsLeftOutGiveNothing) {
   p.target.slice(0, 1, 40, 3).fill_(-1);
   for (const ForwardKlSettings& s : kSettings) {
     const Problem::Result got = p.fused(s, at::kFloat, 9);
-    expect_near(got, p.exact(s), 2e-6);
+    expect_near(got, p.exact(s), fp32_tolerance(s));
     EXPECT_EQ(got.d_hidden.slice(0, 1, 40, 3).abs().max().item<float>(), 0.0f);
   }
 }
@@ -142,7 +145,7 @@ TEST(ForwardKl, L6ZeroProbabilities) {
       p.teacher.select(1, 5).fill_(none);                  // p = 0: that token only lowers q
       Problem without(4, 40, 40, 8);
       without.teacher.select(1, 5).fill_(-1e4);            // the same, with a finite logit far below
-      expect_near(p.fused(s, type), without.exact({s.temperature, s.kl_weight}), 2e-6);
+      expect_near(p.fused(s, type), without.exact({s.temperature, s.kl_weight}), fp32_tolerance(s));
     }
     at::Tensor z = normal({2, 40}, 1), t = normal({2, 40}, 2), sums = at::zeros_like(z[0].slice(0, 0, 3), at::kDouble);
     z[1][7] = none;

@@ -1,6 +1,9 @@
 // The training stages on the tiny trained model: they learn, they recover, they resume to the bit, and their gradients are right.
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
@@ -141,6 +144,73 @@ TEST(Distill, StudentEqualToTeacherHasNothingToLearn) {
   }
 }
 
+// Largest norm of a difference over the norm of what it should be, over all trained tensors.
+double worst(Loaded& got, Loaded& want) {
+  double most = 0;
+  for (const auto& [name, w] : want.weights.all()) {
+    if (!w.grad().defined()) continue;
+    const at::Tensor g = got.weights.tensor(name).grad().to(at::kDouble);
+    most = std::max(most, g.sub(w.grad()).norm().item<double>() / w.grad().norm().item<double>());
+  }
+  return most;
+}
+
+// The oracle holds all logits of both models in fp64 and writes the loss out; everything else is left to autograd.
+TEST(Distill, GradientsOfEveryWeightEqualAutogradOfTheDefinition) {
+  const ir::Model whole = ir::load(kTiny), cut = without_block(whole, 2);
+  const Batch batch = batch_of(3, 64, true);
+  const ForwardKlSettings settings{2.0, 0.75};
+  Loaded teacher = engine::load(whole, at::kDouble, at::kCPU), exact = engine::load(cut, at::kDouble, at::kCPU, engine::Storage::Owned);
+  engine::parameter_groups(exact.weights, 0, {});
+  const auto logits_of = [&](Loaded& model) {
+    engine::Pass pass;
+    pass.document = batch.document;
+    return engine::logits(model.arch, model.weights, engine::hidden_states(model.arch, model.weights, batch.ids, pass)).flatten(0, 1);
+  };
+  const at::Tensor target = engine::next_tokens(batch).flatten(), rows = target.ge(0).nonzero().squeeze(1);
+  const at::Tensor p = logits_of(teacher).detach().index_select(0, rows).div(settings.temperature).softmax(1);
+  const at::Tensor z = logits_of(exact).index_select(0, rows), log_q = z.div(settings.temperature).log_softmax(1);
+  const at::Tensor kl = p.mul(p.log().sub(log_q)).sum().mul(settings.temperature * settings.temperature);
+  const at::Tensor ce = z.log_softmax(1).gather(1, target.index_select(0, rows).unsqueeze(1)).sum().neg();
+  const double n = static_cast<double>(rows.numel());
+  kl.mul(settings.kl_weight).add(ce.mul(1 - settings.kl_weight)).div(n).backward();
+
+  for (const auto& [type, tolerance] : {std::pair{at::kDouble, 1e-11}, {at::kFloat, 2e-6}}) {
+    SCOPED_TRACE(type == at::kDouble ? "fp64" : "fp32");
+    Loaded student = engine::load(cut, type, at::kCPU, engine::Storage::Owned), other = engine::load(whole, type, at::kCPU);
+    engine::parameter_groups(student.weights, 0, {});
+    Distill task(student, other, settings, false);
+    const auto sums = task.add_gradients(batch, 1 / n, 0);
+    EXPECT_NEAR(sums[1], kl.item<double>(), tolerance * kl.item<double>());
+    EXPECT_NEAR(sums[2], ce.item<double>(), tolerance * ce.item<double>());
+    EXPECT_LE(worst(student, exact), tolerance);
+  }
+}
+
+TEST(Distill, OneTimesEightEqualsEightTimesOneWithRaggedLengths) {
+  const ir::Model whole = ir::load(kTiny), cut = without_block(whole, 1);
+  Batch batch = batch_of(8, 48, true);
+  for (std::int64_t w = 0; w < 8; ++w) {
+    for (std::int64_t t = 0; t < 48; ++t) batch.document[w][t] = t / (3 * w + 1);
+  }
+  const double n = static_cast<double>(engine::predictions(batch));
+  std::vector<Loaded> students;
+  for (const std::int64_t micro : {8, 1, 3}) {
+    Loaded teacher = engine::load(whole, at::kFloat, at::kCPU);
+    Loaded& student = students.emplace_back(engine::load(cut, at::kFloat, at::kCPU, engine::Storage::Owned));
+    engine::parameter_groups(student.weights, 0, {});
+    Distill task(student, teacher, {1.0, 0.9}, false);
+    for (std::int64_t i = 0; i < 8; i += micro) task.add_gradients(part_of(batch, i, std::min<std::int64_t>(micro, 8 - i)), 1 / n, 0);
+  }
+  for (const int i : {1, 2}) {
+    for (const auto& [name, w] : students[0].weights.all()) {
+      if (w.grad().defined()) {
+        EXPECT_LE(relative_difference(students[i].weights.tensor(name).grad(), w.grad()), 1e-6) << name;
+      }
+    }
+  }
+}
+
 TEST(Distill, ForeignVocabularyIsRefused) {
   EXPECT_NO_THROW(require_same_tokens(ir::load(kTiny), ir::load(kTiny)));
   const ir::Model other = ir::load(kRoot + "/tests/data/tiny/llama");
@@ -240,6 +310,40 @@ TEST_F(TrainingStages, StoppedAtRandomPlacesAndResumedGivesTheSameBits) {
     const Json result = run("distill", name, settings, again);
     EXPECT_EQ(result["resumed"], true);
     EXPECT_TRUE(weights(name) == weights("whole")) << "stopped after update " << stop;
+  }
+}
+
+TEST_F(TrainingStages, KilledAtRandomPlacesAndResumedGivesTheSameBits) {
+  const Json settings = {{"tokens", "6k"}, {"batch_tokens", "512"}, {"micro_batch", 3}, {"lr", 1e-3}, {"save_every", 2}};
+  for (const std::string op : {"distill", "train"}) {
+    SCOPED_TRACE(op);
+    Recorder quiet;
+    run(op, op, settings, quiet);
+    const auto events_of_all = static_cast<std::int64_t>(quiet.all.size());
+    ASSERT_GT(events_of_all, 11);
+    const Rng rng(23);
+    int resumed = 0;
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const std::string name = op + "-killed-" + std::to_string(i);
+      const std::int64_t last = 1 + rng.below(events_of_all - 1, i);
+      const pid_t child = ::fork();
+      if (child == 0) {
+        Recorder events;
+        std::int64_t seen = 0;
+        events.each = [&] {
+          if (++seen == last) ::raise(SIGKILL);
+        };
+        run(op, name, settings, events);
+        ::_exit(0);
+      }
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "event " << last << " of " << events_of_all;
+      Recorder again;
+      resumed += run(op, name, settings, again)["resumed"].get<bool>();
+      EXPECT_TRUE(weights(name) == weights(op)) << "killed at event " << last << " of " << events_of_all;
+    }
+    EXPECT_GE(resumed, 3);
   }
 }
 

@@ -59,9 +59,11 @@ Json config_of(const Model& model, const Fit& fit, const TypeOf& type_of) {
   Json config = own ? model.config() : Json::object();
   config.erase("quantization_config");
   for (const KeyChange& change : fit.changes) set_key(config, "hf", change);
-  if (!own && model.tokenizer()) {
-    if (const auto id = model.tokenizer()->bos()) config["bos_token_id"] = *id;
-    if (const auto id = model.tokenizer()->eos()) config["eos_token_id"] = *id;
+  if (!own) {
+    // All three, null too: transformers' defaults are ids of one family's vocabulary (Phi-3 pads with 32000), which this one may lack.
+    const text::SpecialTokens special = model.tokenizer() ? model.tokenizer()->special() : text::SpecialTokens{};
+    for (const auto& [key, id] : {std::pair("bos_token_id", special.bos), {"eos_token_id", special.eos}, {"pad_token_id", special.padding}})
+      config[key] = id ? Json(*id) : Json();
   }
   const std::string dtype = torch_dtype(model, type_of);
   const char* key = config.contains("torch_dtype") && !config.contains("dtype") ? "torch_dtype" : "dtype";
@@ -75,6 +77,7 @@ Json tokenizer_config(const text::Tokenizer& tokenizer, const Model& model) {
   json["tokenizer_class"] = "PreTrainedTokenizerFast";
   if (const auto id = tokenizer.bos()) json["bos_token"] = tokenizer.piece(*id);
   if (const auto id = tokenizer.eos()) json["eos_token"] = tokenizer.piece(*id);
+  if (const auto id = tokenizer.special().padding) json["pad_token"] = tokenizer.piece(*id);
   json["model_max_length"] = model.decoder().context;
   json["clean_up_tokenization_spaces"] = false;
   const auto template_key = model.config().find("tokenizer.chat_template");

@@ -81,6 +81,14 @@ TEST_F(Write, ThroughGgufAndBackKeepsValuesSizesAndDecoder) {
   }
 }
 
+TEST_F(Write, AFolderFromGgufNamesItsSpecialIdsEvenWhenThereAreNone) {
+  // Left out, transformers takes its class's defaults: 32000 pads Phi-3, beyond the end of a small vocabulary.
+  write_gguf(load(std::string(SLMC_SOURCE_DIR) + "/tests/data/tiny/phi3"), folder_ / "phi3.gguf", {{"*", "f32"}});
+  write_hf(load((folder_ / "phi3.gguf").string()), folder_ / "back", std::nullopt);
+  const Json config = read_json(folder_ / "back" / "config.json", ErrorKind::Model);
+  for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) EXPECT_TRUE(config.contains(key) && config[key].is_null()) << key;
+}
+
 TEST_F(Write, WhatGgufCannotSayIsRefusedBeforeAnyWork) {
   for (const auto& [name, option] : kNotInGguf) {
     SCOPED_TRACE(name);

@@ -1,0 +1,3 @@
+# Not a test by itself: check_exports.py calls it.
+add_executable(write_shards EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/write_shards.cpp)
+target_link_libraries(write_shards PRIVATE slmc_io)

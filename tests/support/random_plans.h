@@ -57,12 +57,13 @@ class PlanMaker {
   }
 
   // Cuts that leave all blocks alike, which is what today's containers hold: each kind with probability one
-  // half.
-  ir::Plan uniform() {
+  // half, or exactly the given ones. Parts that are removed whole are never among them.
+  ir::Plan uniform(const std::vector<std::string>& only = {}) {
     ir::Plan plan(model_);
     const ir::Sizes& s = model_.sizes();
     for (const std::string& kind : kinds()) {
-      if (kind == "attention" || kind == "feed-forward" || !chance(0.5)) continue;
+      if (kind == "attention" || kind == "feed-forward") continue;
+      if (only.empty() ? !chance(0.5) : std::find(only.begin(), only.end(), kind) == only.end()) continue;
       if (kind == "vocab" || kind == "hidden" || kind == "pos" || kind == "block") {
         add(plan, kind);
         continue;

@@ -4,7 +4,14 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
 #include "ir/plan.h"
+#include "ir/template.h"
+#include "ir/write.h"
+#include "test_folder.h"
 #include "tests/support/random_plans.h"
 #include "tests/unit/engine_testing.h"
 
@@ -85,23 +92,120 @@ TEST(GateLaw, FiftyCombinationsOfEveryFamily) {
   }
 }
 
-// Keeping everything is the identity, bit for bit, and a permutation of an inner axis changes nothing but the order of sums.
-TEST(GateLaw, KeepAllAndPermutations) {
+std::vector<std::int64_t> all_of(std::int64_t size) {
+  std::vector<std::int64_t> all(static_cast<std::size_t>(size));
+  std::iota(all.begin(), all.end(), 0);
+  return all;
+}
+
+// Every axis with its size, but positions and blocks, whose order matters. "block.2.kv.1.q" stands for one group.
+std::map<std::string, std::int64_t> inner_axes(const ir::Sizes& sizes) {
+  std::map<std::string, std::int64_t> out = {{"vocab", sizes.vocab}, {"hidden", sizes.hidden}};
+  for (std::size_t b = 0; b < sizes.blocks.size(); ++b) {
+    const ir::BlockSizes& s = sizes.blocks[b];
+    const std::string prefix = "block." + std::to_string(b) + ".";
+    out[prefix + "kv"] = s.kv, out[prefix + "vd"] = s.vd, out[prefix + "ffn"] = s.ffn;
+    if (s.freq > 0) out[prefix + "freq"] = s.freq;
+    if (s.pass > 0) out[prefix + "pass"] = s.pass;
+    for (std::int64_t g = 0; g < s.kv; ++g) out[prefix + "kv." + std::to_string(g) + ".q"] = s.q;
+  }
+  return out;
+}
+
+// Keeping everything on every axis is the identity, bit for bit.
+TEST(GateLaw, KeepAllIsTheIdentity) {
   const at::NoGradGuard no_grad;
   for (const std::string& name : tiny_names()) {
     SCOPED_TRACE(name);
     Tiny t = tiny(name);
-    ir::Plan all(t.model), turned(t.model);
-    const std::int64_t ffn = t.model.sizes().blocks[1].ffn, hidden = t.model.sizes().hidden;
-    const Rng rng(9);
-    turned.take["block.1.ffn"] = rng.permutation(ffn);
-    turned.take["hidden"] = rng.permutation(hidden);
-    for (std::int64_t i = 0; i < ffn; ++i) all.take["block.1.ffn"].push_back(i);
-    Loaded same = load(ir::apply(all, t.model), at::kDouble, test_device()), moved = load(ir::apply(turned, t.model), at::kDouble, test_device());
-    const at::Tensor ids = t.of("ids.33"), want = all_logits(t.loaded, ids);
-    EXPECT_TRUE(same_bits(all_logits(same, ids), want));
-    EXPECT_LE(difference(all_logits(moved, ids), want), 1e-11);
+    ir::Plan all(t.model);
+    for (const auto& [axis, size] : inner_axes(t.model.sizes())) all.take[axis] = all_of(size);
+    all.take["block"] = all_of(t.model.blocks());
+    if (t.model.sizes().pos > 0) all.take["pos"] = all_of(t.model.sizes().pos);
+    Loaded same = load(ir::apply(all, t.model), at::kDouble, test_device());
+    EXPECT_TRUE(same_bits(all_logits(same, t.of("ids.33")), all_logits(t.loaded, t.of("ids.33"))));
   }
+}
+
+// A permutation changes nothing but the order of sums: each axis alone, and all at once.
+TEST(GateLaw, PermutationsOfEveryAxisChangeNothing) {
+  const at::NoGradGuard no_grad;
+  for (const std::string& name : tiny_names()) {
+    Tiny t = tiny(name);
+    const auto axes = inner_axes(t.model.sizes());
+    const at::Tensor want = all_logits(t.loaded, t.of("ids.33"));
+    const Rng rng(9);
+    std::uint64_t n = 0;
+    ir::Plan together(t.model);
+    const auto moved_by = [&](const ir::Plan& plan) {
+      Loaded moved = load(ir::apply(plan, t.model), at::kDouble, test_device());
+      const auto vocab = plan.take.find("vocab");
+      if (vocab == plan.take.end()) return difference(all_logits(moved, t.of("ids.33")), want);
+      std::vector<std::int64_t> place(vocab->second.size());               // token -> its new id
+      for (std::size_t i = 0; i < place.size(); ++i) place[static_cast<std::size_t>(vocab->second[i])] = static_cast<std::int64_t>(i);
+      const at::Tensor new_id = at::tensor(place).to(test_device()), ids = t.of("ids.33");
+      const at::Tensor logits = all_logits(moved, new_id.index_select(0, ids.flatten()).view(ids.sizes()));
+      return difference(logits.index_select(2, new_id), want);
+    };
+    for (const auto& [axis, size] : axes) {
+      SCOPED_TRACE(name + ": " + axis);
+      ir::Plan alone(t.model);
+      alone.take[axis] = together.take[axis] = Rng(rng.bits(n++)).permutation(size);
+      EXPECT_LE(moved_by(alone), 1e-9);
+    }
+    SCOPED_TRACE(name + ": all axes");
+    EXPECT_LE(moved_by(together), 1e-9);
+  }
+}
+
+// The first law in logits: a cut model in fp64 that a Hugging Face folder can hold gives the same ones when it is read back, whatever had
+// to be folded into weights. Each axis alone and fifty combinations.
+class WriteLaw : public FolderTest {
+ protected:
+  double lost(const ir::Model& base, const ir::Plan& plan, std::uint64_t seed) {
+    const ir::Model cut = ir::apply(plan, base);
+    std::filesystem::remove_all(folder_ / "model");
+    ir::write_hf(cut, folder_ / "model", std::nullopt);
+    Loaded before = load(cut, at::kDouble, test_device()), after = load(ir::load((folder_ / "model").string()), at::kDouble, test_device());
+    const std::int64_t length = cut.sizes().pos > 0 ? std::min<std::int64_t>(11, cut.sizes().pos) : 11;
+    const at::Tensor ids = random_ids({2, length}, cut.sizes().vocab, seed);
+    return difference(all_logits(after, ids), all_logits(before, ids));
+  }
+};
+
+TEST_F(WriteLaw, LogitsSurviveAFolder) {
+  const at::NoGradGuard no_grad;
+  int held = 0, refused = 0;
+  for (const std::string& name : tiny_names()) {
+    const ir::Model stored = ir::load((tiny_folder() / name).string());
+    const ir::Model base = ir::with_weights(stored.config(), [&](const ir::TensorSpec& spec) {
+      const auto values = std::make_shared<at::Tensor>(to_tensor(stored.read(spec.name), at::kDouble));
+      return share(*values);
+    });
+    testing::PlanMaker make(base, 17);
+    std::vector<ir::Plan> plans;
+    for (const std::string& kind : make.kinds()) plans.push_back(make.uniform({kind}));
+    for (int i = 0; i < 50; ++i) plans.push_back(make.uniform());
+    for (std::size_t i = 0; i < plans.size(); ++i) {
+      SCOPED_TRACE(name + ": plan " + std::to_string(i));
+      if (!ir::check(plans[i], base).fits("hf")) {
+        ++refused;
+        EXPECT_THROW(ir::write_hf(ir::apply(plans[i], base), folder_ / "refused", std::nullopt), Error);
+        continue;
+      }
+      ++held;
+      EXPECT_LE(lost(base, plans[i], i), 1e-9);
+    }
+  }
+  EXPECT_GT(held, 150);
+  EXPECT_GT(refused, 50);
+}
+
+TEST(EveryTemplate, HasATinyCheckpointHere) {
+  std::set<std::string> families, tested;
+  for (const auto& t : ir::load_templates()) families.insert(t->family);
+  for (const std::string& name : tiny_names()) tested.insert(ir::load((tiny_folder() / name).string()).family());
+  EXPECT_EQ(tested, families);
 }
 
 // Gates of one on every axis run the gated paths and must change nothing.

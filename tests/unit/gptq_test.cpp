@@ -142,12 +142,13 @@ const std::vector<Case>& cases() {
       {4, 160, {.bits = 8, .group = 32}, true},
       {6, 96, {.bits = 4, .group = 32}, true, 5},
       {6, 96, {.bits = 4, .group = 32}, true, 0, 20},                         // rank 20 of 96
+      {40, 256, {.bits = 4, .group = 32}, true, 3},                           // eight groups, four column blocks
   };
   return all;
 }
 
 TEST(Gptq, EqualsColumnwiseLeastSquares) {
-  ASSERT_EQ(cases().size(), 10u);
+  ASSERT_EQ(cases().size(), 11u);
   std::int64_t equal = 0, all = 0;
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.text());
@@ -164,6 +165,7 @@ TEST(Gptq, EqualsColumnwiseLeastSquares) {
     EXPECT_NEAR(got.loss, want.loss, 1e-6 * want.loss);
     equal += same, all += static_cast<std::int64_t>(want.codes.size());
   }
+  EXPECT_GT(all, 15000);                                  // so that 99.99 % allows one code, not none by accident
   EXPECT_GE(static_cast<double>(equal), 0.9999 * static_cast<double>(all));
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -12,6 +13,7 @@
 #include "io/safetensors.h"
 #include "ir/cost.h"
 #include "ir/model.h"
+#include "ir/plan.h"
 #include "ir/write.h"
 #include "test_folder.h"
 
@@ -113,6 +115,68 @@ TEST_F(Write, FilesThatWeWroteAreWrittenAgainByteForByte) {
       write_gguf(model, first, {{"*", type}});
       write_gguf(load(first.string()), second, {});
       EXPECT_EQ(read_text(first), read_text(second)) << type;
+    }
+  }
+}
+
+fs::path trained() { return fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny-trained"; }      // the one with a tokenizer
+
+// Every file of a folder with its bytes.
+std::map<std::string, std::string> contents(const fs::path& folder) {
+  std::map<std::string, std::string> all;
+  for (const auto& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) all[entry.path().lexically_relative(folder).string()] = read_text(entry.path());
+  return all;
+}
+
+TEST_F(Write, FoldersThatWeWroteAreWrittenAgainByteForByte) {
+  std::vector<fs::path> paths = tiny_models();
+  paths.push_back(trained());
+  for (const fs::path& path : paths) {
+    for (const auto dtype : {DType::F32, DType::F16, DType::BF16}) {
+      SCOPED_TRACE(path.filename().string() + " " + std::string(to_string(dtype)));
+      write_hf(load(path.string()), folder_ / "first", dtype);
+      write_hf(load((folder_ / "first").string()), folder_ / "second", std::nullopt);
+      const auto first = contents(folder_ / "first"), second = contents(folder_ / "second");
+      EXPECT_GE(first.size(), 2u);
+      EXPECT_EQ(second.contains("tokenizer.json"), path == trained());
+      EXPECT_TRUE(first == second);
+      fs::remove_all(folder_ / "first");
+      fs::remove_all(folder_ / "second");
+    }
+  }
+}
+
+// A cut model has an origin, which travels in the file; the vocabulary does too.
+TEST_F(Write, GgufWithVocabularyAndOriginIsWrittenAgainByteForByte) {
+  const Model whole = load(trained().string());
+  Plan plan(whole);
+  plan.take["block"] = {0, 2, 3};
+  const Model cut = apply(plan, whole);
+  for (const char* type : {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"}) {
+    const fs::path first = folder_ / "first.gguf", second = folder_ / "second.gguf";
+    write_gguf(cut, first, {{"*", type}});
+    const Model again = load(first.string());
+    EXPECT_EQ(again.origin().blocks, (std::vector<std::int64_t>{0, 2, 3}));
+    ASSERT_TRUE(again.tokenizer());
+    write_gguf(again, second, {});
+    EXPECT_TRUE(read_text(first) == read_text(second)) << type;
+  }
+}
+
+// From a folder to GGUF and back: the logical values are the same bits for every dense type that both hold.
+TEST_F(Write, DenseTypesCrossContainersBitForBit) {
+  for (const auto& [dtype, type] : {std::pair{DType::F32, "f32"}, {DType::F16, "f16"}, {DType::BF16, "bf16"}}) {
+    SCOPED_TRACE(type);
+    write_hf(load(trained().string()), folder_ / type, dtype);
+    const Model from = load((folder_ / type).string());
+    write_gguf(from, folder_ / "x.gguf", {{"*", type}});
+    write_hf(load((folder_ / "x.gguf").string()), folder_ / (std::string(type) + "-back"), dtype);
+    const Model back = load((folder_ / (std::string(type) + "-back")).string());
+    for (const TensorSpec& spec : from.tensors()) {
+      if (spec.derived) continue;
+      const io::TensorData a = from.read(spec.name), b = back.read(spec.name);
+      EXPECT_TRUE(a.dtype == b.dtype && std::equal(a.bytes.begin(), a.bytes.end(), b.bytes.begin(), b.bytes.end())) << spec.name;
     }
   }
 }

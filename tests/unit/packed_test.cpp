@@ -85,6 +85,23 @@ TEST_F(PackedFolder, ReadsBackCodeForCodeForEveryFamilyThatKeepsRows) {
   }
 }
 
+TEST_F(PackedFolder, FoldersThatWeWroteAreWrittenAgainByteForByte) {
+  for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    SCOPED_TRACE(to_string(dtype));
+    const std::filesystem::path first = folder_ / "first", second = folder_ / "second";
+    ir::write_packed(quantized("qwen2", {.bits = 4, .group = 2, .zero = io::QuantScheme::Zero::ZeroPoint}), first, dtype);
+    ir::write_packed(ir::load(first.string()), second, dtype);
+    int files = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(first)) {
+      EXPECT_TRUE(read_text(entry.path()) == read_text(second / entry.path().filename())) << entry.path().filename();
+      ++files;
+    }
+    EXPECT_GE(files, 2);
+    std::filesystem::remove_all(first);
+    std::filesystem::remove_all(second);
+  }
+}
+
 TEST_F(PackedFolder, ConfigSaysWhatTheReaderNeeds) {
   ir::write_packed(quantized("llama_tied", {.bits = 4, .group = 2}), folder_ / "out", DType::F16);
   const Json config = read_json(folder_ / "out" / "config.json", ErrorKind::Model);

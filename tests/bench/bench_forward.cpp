@@ -1,5 +1,6 @@
 // Question: where does the time of a forward pass go, and how far is each part from the arithmetic of the machine?
-// Alternative in the same run: the sum of the parts, each alone and warm, against the whole pass. Roof: fused multiply-adds in registers.
+// Alternatives in the same run: the sum of the parts, each alone and warm, against the whole pass; attention with gradients by LibTorch.
+// Roof: fused multiply-adds in registers.
 // Against another implementation: tests/bench/forward_vs_transformers.py.
 //
 // usage: bench_forward MODEL [BATCH SEQ RUNS]      one thread; least CPU-seconds of RUNS
@@ -8,6 +9,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/randn.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +94,28 @@ double parts(Bench& b) {
   return sum;
 }
 
+// Attention of all blocks, forward and backward: ours, then LibTorch's.
+void attention_with_gradients(const Bench& b) {
+  const at::AutoGradMode record(true);
+  const ir::BlockSizes& s = b.model.arch.sizes.blocks[0];
+  const double scale = b.model.arch.options.attn_scale;
+  const auto values = [&](std::int64_t heads, std::int64_t width) { return at::randn({b.batch, b.seq, heads, width}).requires_grad_(); };
+  const at::Tensor q = values(s.heads(), s.head_dim()), k = values(s.kv, s.head_dim()), v = values(s.kv, s.vd);
+  const at::Tensor upstream = at::randn({b.batch, b.seq, s.heads(), s.vd});
+  const Visible visible({b.seq, b.seq, std::nullopt, {}});
+  const auto n = static_cast<int>(b.model.arch.sizes.blocks.size());
+  b.line("attention, with gradients", 0, [&] {
+    for (int i = 0; i < n; ++i) attend(q, k, v, scale, visible).backward(upstream);
+  });
+  if (s.head_dim() != s.vd) return;
+  b.line("the same by LibTorch", 0, [&] {
+    for (int i = 0; i < n; ++i) {
+      at::scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), {}, 0.0, true, scale, s.heads() != s.kv)
+          .backward(upstream.transpose(1, 2));
+    }
+  });
+}
+
 int run(int argc, char** argv) {
   if (argc < 2) {
     std::fputs("usage: bench_forward MODEL [BATCH SEQ RUNS]\n", stderr);
@@ -116,6 +140,7 @@ int run(int argc, char** argv) {
     (void)target_log_probs(head, rows, ids.flatten());
   });
   std::printf("%.0f tokens per CPU-second\n", b.rows() / whole);
+  attention_with_gradients(b);
   return 0;
 }
 

@@ -4,6 +4,8 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -43,14 +45,16 @@ void for_pieces(std::int64_t n, std::int64_t piece, Body body) {
 
 // ---- RMS norm: y = x r g with r = 1 / sqrt(mean x^2 + eps);  dx = r (g dy - x r^2 mean(x g dy)),  dg = sum over rows of dy x r ----
 
-SLMC_SIMD float norm_row(const float* x, const float* gain, std::int64_t n, float eps, float* y) {
+SLMC_SIMD float rate_of_row(const float* x, std::int64_t n, float eps) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (std::int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
-  const float rate = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+}
+
+SLMC_SIMD void norm_row(const float* x, const float* gain, std::int64_t n, float rate, float* y) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) y[i] = x[i] * rate * gain[i];
-  return rate;
 }
 
 SLMC_SIMD void norm_row_backward(const float* x, const float* gain, const float* dy, std::int64_t n, float rate, float* dx, float* d_gain) {
@@ -65,18 +69,25 @@ SLMC_SIMD void norm_row_backward(const float* x, const float* gain, const float*
   for (std::int64_t i = 0; i < n; ++i) d_gain[i] += dy[i] * x[i] * rate;
 }
 
+at::Tensor normed(const at::Tensor& x, const at::Tensor& gain, const at::Tensor& rates) {
+  at::Tensor y = at::empty_like(x);
+  const std::int64_t n = x.size(-1);
+  for_pieces(rates.numel(), kRowsOfTile, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t r = first; r < first + count; ++r) norm_row(values(x) + r * n, values(gain), n, values(rates)[r], target(y) + r * n);
+  });
+  return y;
+}
+
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& gain, double eps) {
     const at::Tensor in = x.contiguous(), g = gain.contiguous();
     const std::int64_t n = in.size(-1), rows = in.numel() / std::max<std::int64_t>(n, 1);
-    at::Tensor y = at::empty_like(in), rates = at::empty({rows}, in.options());
+    at::Tensor rates = at::empty({rows}, in.options());
     for_pieces(rows, kRowsOfTile, [&](std::int64_t first, std::int64_t count) {
-      for (std::int64_t r = first; r < first + count; ++r) {
-        target(rates)[r] = norm_row(values(in) + r * n, values(g), n, static_cast<float>(eps), target(y) + r * n);
-      }
+      for (std::int64_t r = first; r < first + count; ++r) target(rates)[r] = rate_of_row(values(in) + r * n, n, static_cast<float>(eps));
     });
     ctx->save_for_backward({in, g, rates});
-    return y;
+    return normed(in, g, rates);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
@@ -117,13 +128,17 @@ SLMC_SIMD void gate_piece_backward(const float* g, const float* u, const float* 
   }
 }
 
+at::Tensor gated(const at::Tensor& g, const at::Tensor& u) {
+  at::Tensor y = at::empty_like(g);
+  for_pieces(g.numel(), kEntriesOfPiece, [&](std::int64_t at, std::int64_t n) { gate_piece(values(g) + at, values(u) + at, n, target(y) + at); });
+  return y;
+}
+
 struct GatedSilu : torch::autograd::Function<GatedSilu> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate, const at::Tensor& up) {
     const at::Tensor g = gate.contiguous(), u = up.contiguous();
-    at::Tensor y = at::empty_like(g);
-    for_pieces(g.numel(), kEntriesOfPiece, [&](std::int64_t at, std::int64_t n) { gate_piece(values(g) + at, values(u) + at, n, target(y) + at); });
     ctx->save_for_backward({g, u});
-    return y;
+    return gated(g, u);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list upstream) {
@@ -135,6 +150,55 @@ struct GatedSilu : torch::autograd::Function<GatedSilu> {
       gate_piece_backward(values(g) + at, values(u) + at, values(dy) + at, n, target(dg) + at, target(du) + at);
     });
     return {dg, du};
+  }
+};
+
+// ---- linear map: y = x W^T + b;  dx = dy W,  dW = dy^T x,  db = sum over rows of dy ----
+
+// What the step that made x keeps for its own backward, if x is cheaper to make again from it than to keep; else x.
+template <typename Step>
+torch::autograd::CppNode<Step>* made_by(const at::Tensor& x) {
+  return dynamic_cast<torch::autograd::CppNode<Step>*>(x.grad_fn().get());
+}
+variable_list source_of(const at::Tensor& x) {
+  if (auto* norm = made_by<RmsNorm>(x)) return norm->ctx_.get_saved_variables();
+  if (auto* gate = made_by<GatedSilu>(x)) return gate->ctx_.get_saved_variables();
+  return {x};
+}
+at::Tensor made_again(const variable_list& source) {
+  switch (source.size()) {
+    case 3: return normed(source[0], source[1], source[2]);
+    case 2: return gated(source[0], source[1]);
+    default: return source[0];
+  }
+}
+
+at::Tensor rows_of(const at::Tensor& x) { return x.reshape({-1, x.size(-1)}); }
+
+struct Linear : torch::autograd::Function<Linear> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+    variable_list saved = {weight};
+    if (weight.requires_grad()) {
+      for (const at::Tensor& t : source_of(x)) saved.push_back(t);
+    }
+    ctx->save_for_backward(saved);
+    ctx->saved_data["biased"] = bias.has_value();
+    return at::linear(x, weight, bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list upstream) {
+    require_first_order();
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &weight = saved[0], dy = rows_of(upstream[0]);
+    at::Tensor dx, dw, db;
+    if (ctx->needs_input_grad(1)) dw = dy.t().mm(rows_of(made_again({saved.begin() + 1, saved.end()})));
+    if (ctx->needs_input_grad(0)) {
+      std::vector<std::int64_t> shape = upstream[0].sizes().vec();
+      shape.back() = weight.size(1);
+      dx = dy.mm(weight).view(shape);
+    }
+    if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) db = dy.sum(0);
+    return {dx, dw, db};
   }
 };
 
@@ -217,6 +281,10 @@ bool can_fuse(const at::Tensor& x) {
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps) { return RmsNorm::apply(x, gain, eps); }
 
 at::Tensor gated_silu(const at::Tensor& gate, const at::Tensor& up) { return GatedSilu::apply(gate, up); }
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  return Linear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+}
 
 at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
   SLMC_CHECK(cos.is_contiguous() && sin.is_contiguous() && cos.size(0) == x.size(1) && 2 * cos.size(1) <= x.size(3));

@@ -5,6 +5,7 @@
 //   step               kept for backward                    instead of
 //   rms_norm           x, one number per row                x, x / rms
 //   gated_silu         gate, up                             gate, silu(gate), up
+//   linear             x, or what one of these two kept     x: a third of what a block keeps in all
 //   rotate_pairs       nothing                              nothing, but six passes
 //   causal_attention   q, k, v, out, one number per row     the same
 //
@@ -22,6 +23,9 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& gain, double eps);
 
 // silu(gate) * up, same shapes.
 at::Tensor gated_silu(const at::Tensor& gate, const at::Tensor& up);
+
+// x weight^T + bias: x [.., in], weight [out, in], bias [out] or undefined. An x that rms_norm or gated_silu made is not kept but made again.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 // Turns pairs (x_f, x_{freq+f}) by their angles; entries from 2 freq on pass. x [B, T, heads, d], cos and sin [T, freq].
 at::Tensor rotate_pairs(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);

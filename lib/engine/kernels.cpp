@@ -151,7 +151,7 @@ double multiply_adds() {
 }  // namespace
 
 void keep_pages() {
-  mallopt(M_MMAP_MAX, 0);                // large buffers come from the heap too
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);   // the largest that glibc takes: what is smaller comes from the heap
   mallopt(M_TRIM_THRESHOLD, -1);         // and its end is never given back
 }
 

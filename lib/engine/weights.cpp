@@ -3,6 +3,7 @@
 #include <ATen/ops/linear.h>
 
 #include "core/cancel.h"
+#include "engine/functions.h"
 #include "engine/tensors.h"
 
 namespace slmc::engine {
@@ -34,8 +35,10 @@ at::Tensor PlainWeights::tensor(const std::string& name) {
 }
 
 at::Tensor PlainWeights::linear(const std::string& name, const at::Tensor& x) {
-  const auto bias = tensors_.find(name + ".bias");
-  return bias == tensors_.end() ? at::linear(x, tensor(name)) : at::linear(x, tensor(name), bias->second);
+  const at::Tensor weight = tensor(name);
+  const auto found = tensors_.find(name + ".bias");
+  const at::Tensor bias = found == tensors_.end() ? at::Tensor() : found->second;
+  return can_fuse(x) && can_fuse(weight) ? engine::linear(x, weight, bias) : at::linear(x, weight, bias);
 }
 
 PlainWeights load_block(const ir::Model& model, std::int64_t block, at::ScalarType dtype, at::Device device, Storage storage) {

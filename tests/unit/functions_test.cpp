@@ -61,13 +61,53 @@ TEST(Functions, RmsNormOfAFrozenGain) {
   EXPECT_FALSE(gain.grad().defined());
 }
 
+at::Tensor silu_definition(const at::Tensor& gate, const at::Tensor& up) { return gate.div(gate.neg().exp().add(1)).mul(up); }
+
 TEST(Functions, GatedSilu) {
   for (const std::int64_t n : {1, 31, 16'385}) {
     expect_same([](const auto& in) { return gated_silu(in[0], in[1]); },
-                [](const auto& in) { return in[0].div(in[0].neg().exp().add(1)).mul(in[1]); }, {normal({2, n}, n, 3.0), normal({2, n}, n + 1)});
+                [](const auto& in) { return silu_definition(in[0], in[1]); }, {normal({2, n}, n, 3.0), normal({2, n}, n + 1)});
   }
   const at::Tensor far = at::arange(-200, 200, at::kFloat), up = at::arange(-200, 200, at::kFloat).div(100);
   EXPECT_FALSE(gated_silu(far, up).isnan().any().item<bool>());
+}
+
+TEST(Functions, Linear) {
+  expect_same([](const auto& in) { return linear(in[0], in[1], in[2]); }, [](const auto& in) { return in[0].matmul(in[1].t()).add(in[2]); },
+              {normal({2, 7, 24}, 1), normal({40, 24}, 2), normal({40}, 3)});
+  expect_same([](const auto& in) { return linear(in[0].transpose(0, 1), in[1], {}); },
+              [](const auto& in) { return in[0].transpose(0, 1).matmul(in[1].t()); }, {normal({2, 7, 24}, 1), normal({40, 24}, 2)});
+}
+
+// The input is made again in backward: for several maps of one norm, and behind an activation.
+TEST(Functions, LinearOfStepsThatAreMadeAgain) {
+  const Step fused = [](const auto& in) {
+    const at::Tensor x = rms_norm(in[0], in[1], 1e-5);
+    return linear(gated_silu(linear(x, in[2], {}), linear(x, in[3], {})), in[4], {});
+  };
+  const Step definition = [](const auto& in) {
+    const at::Tensor x = in[0].div(in[0].square().mean({-1}, true).add(1e-5).sqrt()).mul(in[1]);
+    return silu_definition(x.matmul(in[2].t()), x.matmul(in[3].t())).matmul(in[4].t());
+  };
+  expect_same(fused, definition, {normal({2, 70, 24}, 1), normal({24}, 2), normal({40, 24}, 3), normal({40, 24}, 4), normal({24, 40}, 5)}, 1e-5);
+}
+
+TEST(Functions, LinearKeepsNoneOfThem) {
+  const at::Tensor x = normal({3, 8}, 1).requires_grad_(), gain = normal({8}, 2), w = normal({4, 8}, 3).requires_grad_();
+  const at::Tensor n = rms_norm(x, gain, 1e-5), of_norm = linear(n, w, {});
+  const at::Tensor h = gated_silu(x, x), of_gate = linear(h, w, {});
+  EXPECT_EQ(n.storage().use_count(), 1u);
+  EXPECT_EQ(h.storage().use_count(), 1u);
+}
+
+TEST(Functions, LinearOfFrozenWeightsOrInputs) {
+  const at::Tensor x = normal({3, 8}, 1), w = normal({4, 8}, 3);
+  const at::Tensor free_x = x.clone().requires_grad_(), free_w = w.clone().requires_grad_();
+  linear(free_x, w, {}).sum().backward();
+  linear(x, free_w, {}).sum().backward();
+  EXPECT_LE(max_difference(free_x.grad(), w.sum(0).expand({3, 8})), 1e-6);
+  EXPECT_LE(max_difference(free_w.grad(), x.sum(0).expand({4, 8})), 1e-6);
+  EXPECT_FALSE(linear(x, w, {}).requires_grad());
 }
 
 TEST(Functions, RotatePairs) {

@@ -22,6 +22,8 @@ import sys
 import tempfile
 import time
 
+from forward_vs_transformers import helped_environment
+
 BATCH, SEQ, STEPS, DROPPED = 4, 512, 3, 10
 
 
@@ -69,13 +71,6 @@ def transformers_side(what, folder):
         losses.append(loss.item())
         seconds.append(cpu() - start)
     print(json.dumps({"cpu_s": seconds, "loss": losses}))
-
-
-def helped_environment(scratch):
-    shim, source = scratch / "any_cpu.so", scratch / "any_cpu.c"
-    source.write_text("int mkl_serv_intel_cpu_true(void) { return 1; }\n")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source], check=True)
-    return {"LD_PRELOAD": str(shim), "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "KMP_BLOCKTIME": "0"}
 
 
 def anonymous_bytes(pid):

@@ -17,6 +17,7 @@ import sys
 import numpy as np
 import torch
 from safetensors import safe_open
+from tokenizers import Tokenizer
 
 from readers import (BIN, MODEL, ROOT, WIKI, LlamaCpp, attempt, check, check_gguf, check_gguf_bytes, check_llama_cpp, check_transformers, convert,
                      finish, fresh, load_transformers, logits_of, our_logits, slmc)
@@ -72,8 +73,6 @@ def random_family(name):
 
 def check_family(name):
     """A family with a vocabulary: transformers' folder -> ours -> GGUF -> ours, with transformers and llama.cpp at each step."""
-    from tokenizers import Tokenizer
-
     text = WIKI.read_text()[:20000].lstrip()          # some vocabularies put no blank before a text that has one; GGUF has no word for that
     made = random_family(name)
     check_transformers(f"{name}: converted folder", convert(made, f"{name}-hf"), 128)
@@ -206,7 +205,7 @@ def check_small():
 # ---- the real model --------------------------------------------------------------------------------------------------------------
 
 def check_greedy(folder, file, model):
-    """Five prompts, 32 greedy tokens: our text, transformers' and llama.cpp's."""
+    """Five prompts, 32 greedy tokens or up to the end of text: ours, transformers' and llama.cpp's."""
     from transformers import AutoTokenizer
 
     tokenizer, llama = AutoTokenizer.from_pretrained(folder), LlamaCpp(file, 256)
@@ -214,8 +213,8 @@ def check_greedy(folder, file, model):
         ours = json.loads(slmc("generate", folder, "--prompt", prompt, "--tokens", 32, "--temperature", 0, "--json"))["text"]
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0)
-        theirs = tokenizer.decode(out[0, ids.shape[1]:], clean_up_tokenization_spaces=False)
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=32, do_sample=False, pad_token_id=0)
+        theirs = tokenizer.decode([i for i in out[0, ids.shape[1]:].tolist() if i != tokenizer.eos_token_id], clean_up_tokenization_spaces=False)
         check(f"greedy '{name}': transformers says the same", ours == theirs, repr(ours) if ours == theirs else f"{ours!r} / {theirs!r}")
         there = llama.greedy(llama.ids(prompt), 32)
         check(f"greedy '{name}': llama.cpp says the same", ours == there, "" if ours == there else f"{ours!r} / {there!r}")
@@ -237,6 +236,9 @@ def check_real():
     f32 = convert(folder, "real-f32.gguf", "f32")
     check_original(folder)
     check_llama_cpp("F32 GGUF", f32, 512)
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(WIKI.read_text(), add_special_tokens=False).ids
+    check("F32 GGUF: llama.cpp reads the text as tokenizers reads it with our tokenizer.json", LlamaCpp(f32, 64).ids(WIKI.read_text()) == expected,
+          f"{len(expected)} ids")
     check_greedy(folder, f32, model)
     del model
     for kind in BLOCK_TYPES:

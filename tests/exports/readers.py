@@ -13,6 +13,8 @@ import warnings
 import numpy as np
 import torch
 from safetensors import safe_open
+
+os.environ["TQDM_DISABLE"] = "1"                     # progress bars are no complaints
 from transformers.utils import logging as hf_logging
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -83,7 +85,7 @@ class Heard(logging.Handler):
 
 @contextlib.contextmanager
 def listening(complaints):
-    """Everything that a reader says while it loads: logs, warnings, lines on stderr other than progress bars."""
+    """Everything that a reader says while it loads: logs, warnings, lines on stderr."""
     heard, said = Heard(), io.StringIO()
     logger = hf_logging.get_logger("transformers")
     logger.addHandler(heard)
@@ -92,8 +94,7 @@ def listening(complaints):
         yield
     logger.removeHandler(heard)
     complaints += heard.lines + [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)]
-    lines = said.getvalue().replace("\r", "\n").split("\n")
-    complaints += [line for line in lines if line.strip() and "it/s]" not in line and "?it" not in line and line not in complaints]
+    complaints += [line for line in said.getvalue().split("\n") if line.strip() and line not in complaints]
     complaints[:] = [line for line in complaints if not line.startswith("You passed `quantization_config`")]      # what we did on purpose
 
 
@@ -137,8 +138,11 @@ class LlamaCpp:
         self.model.eval(ids)
         out = []
         for _ in range(tokens):
-            out.append(int(np.argmax(self.model.scores[self.model.n_tokens - 1])))
-            self.model.eval(out[-1:])
+            best = int(np.argmax(self.model.scores[self.model.n_tokens - 1]))
+            if best == self.model.token_eos():
+                break
+            out.append(best)
+            self.model.eval([best])
         return self.model.detokenize(out, prev_tokens=ids).decode("utf-8", "replace")
 
 

@@ -17,6 +17,12 @@ const stage::StageInfo& train_info() {
            .help = "Where weights start: those of the model, or random ones for a folder that has config.json and a tokenizer.",
            .choices = {"model", "random"}},
       }),
+      .methods = {{.setting = "init", .name = "model", .summary = "go on from the model's weights"},
+                  {.setting = "init",
+                   .name = "random",
+                   .summary = "draw all weights anew; the folder needs config.json and a tokenizer only",
+                   .paper = "Radford et al. 2019, section 2.3",
+                   .needs = {.drawn = true}}},
       .trains = true,
       .folder = "distillation",
   };

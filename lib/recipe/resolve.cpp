@@ -244,8 +244,39 @@ void add_keys(Chain& chain, std::size_t i, ModelKeys& keys) {
   if (!forecast.reused) forecast.why = explain(chain.environment, i, forecast);
 }
 
+// A folder with a config and without weights, for a first stage that draws them.
+bool is_blank(const Chain& chain) {
+  const StageEntry& first = chain.recipe.stages.front();
+  if (!stage::needs_of(*first.info, first.settings).drawn || !fs::exists(fs::path(chain.model_path) / "config.json"))
+    return false;
+  for (const auto& entry : fs::directory_iterator(chain.model_path)) {
+    if (entry.path().extension() == ".safetensors") return false;
+  }
+  return true;
+}
+
+// Nothing can be compared with, or taught by, a model without weights.
+void refuse_blank(const Chain& chain, Found& found) {
+  const auto refuse = [&](const std::string& what, const Place& place, const char* hint) {
+    found.add(ErrorKind::Recipe, {fmt::format("{} must have weights, but '$model' is a config only", what), place, hint});
+  };
+  if (chain.reference && chain.reference->id == "model")
+    refuse("the reference", chain.recipe.eval->place, "write reference: none, or name a stage");
+  for (std::size_t i = 0; i < chain.stages.size(); ++i) {
+    for (const auto& [setting, input] : chain.stages[i].models) {
+      if (setting == "model" || input.id != "model") continue;
+      const auto place = chain.recipe.stages[i].places.find(setting);
+      refuse(fmt::format("the model of '{}'", setting), place == chain.recipe.stages[i].places.end() ? chain.recipe.stages[i].place : place->second, "");
+    }
+  }
+}
+
 ir::Model load_input(const Chain& chain, Found& found) {
   try {
+    if (chain.input.blank)
+      return ir::from_config(chain.model_path, [](const ir::TensorSpec& spec, std::int64_t) -> io::TensorData {
+        throw Error(ErrorKind::Internal, fmt::format("'{}' has no weights yet", spec.name));
+      });
     return ir::load(chain.model_path, {chain.environment.hf_cache, chain.environment.templates});
   } catch (const Error& error) {
     if (found.problems.empty()) throw;
@@ -268,8 +299,10 @@ void warn_of_quantized_input(const ir::Model& input, Chain& chain) {
 
 void walk_chain(const ir::Model& input, Chain& chain, Found& found) {
   Walk walk = start_walk(input);
+  const bool blank = chain.input.blank;
   chain.input = walk.at;
-  chain.input.bytes = bytes_on_disk(chain.model_path);
+  chain.input.blank = blank;
+  chain.input.bytes = blank ? 0 : bytes_on_disk(chain.model_path);
   for (std::size_t i = 0; i < chain.recipe.stages.size(); ++i) {
     StageForecast& forecast = chain.stages[i];
     predict(walk, chain.recipe.stages[i], chain.recipe, chain.environment.threads, forecast);
@@ -298,6 +331,8 @@ Chain resolve_all(Recipe recipe, const Environment& environment) {
         input_of(chain, chain.recipe.eval->reference, chain.recipe.eval->place, "the reference", found);
   }
   if (chain.model_path.empty()) found.raise(chain.recipe.text);
+  chain.input.blank = is_blank(chain);
+  if (chain.input.blank) refuse_blank(chain, found);
   const ir::Model input = load_input(chain, found);
   walk_chain(input, chain, found);
   found.raise(chain.recipe.text);

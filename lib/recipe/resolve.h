@@ -38,6 +38,7 @@ struct Artefact {
   std::string container;   // "hf", "gguf", "packed"
   bool quantized = false;  // holds weights that dense stages refuse
   bool exact = true;       // false: a size follows from a measurement; numbers are of the input's shape
+  bool blank = false;      // the input is a config without weights, which the first stage draws
   std::int64_t parameters = 0;
   std::int64_t bytes = 0;                     // of the file or the weights of the folder
   std::int64_t kv_bytes_per_token = 0;        // 16-bit cache

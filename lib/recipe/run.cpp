@@ -105,7 +105,7 @@ Decision decide(const Chain& chain, const RunOptions& options) {
     if (i + 1 == out.stages || unmeasured) needs.need(chain.stages[i].out.id);
     if (unmeasured && chain.reference) needs.need(chain.reference->id);
   }
-  if (chain.recipe.eval && chain.reference && !is_evaluated(chain, chain.model_key))
+  if (chain.recipe.eval && chain.reference && !chain.input.blank && !is_evaluated(chain, chain.model_key))
     needs.need(chain.reference->id);
   for (std::size_t i = 0; i < from; ++i) {
     if (i >= out.stages || !out.runs[i]) continue;
@@ -147,7 +147,7 @@ Row input_row(const Chain& chain) {
   row.artefact = chain.input;
   row.path = chain.model_path;
   row.key = chain.model_key;
-  row.file_bytes = bytes_on_disk(chain.model_path);
+  row.file_bytes = chain.input.blank ? 0 : bytes_on_disk(chain.model_path);
   return row;
 }
 
@@ -173,7 +173,8 @@ void run_stages(RunState& state, Decision& decision) {
   // after it.
   const bool reference_is_made =
       chain.reference && !chain.reference->id.empty() && chain.reference->id != "model";
-  if (chain.recipe.eval && !reference_is_made) evaluate(state, state.rows[0]);
+  const bool input_is_measured = chain.recipe.eval && !chain.input.blank;
+  if (input_is_measured && !reference_is_made) evaluate(state, state.rows[0]);
   std::vector<std::size_t> unmeasured;
   for (std::size_t i = 0; i < decision.stages; ++i) {
     cancel_point("finished stages are kept; the same command goes on from here");
@@ -196,7 +197,7 @@ void run_stages(RunState& state, Decision& decision) {
                                           [&](const Row& r) { return r.artefact.id == chain.reference->id; });
     if (is_measured(chain, i, decision.stages)) unmeasured.push_back(i);
     if (!reference_is_here) continue;
-    if (chain.recipe.eval && reference_is_made && chain.stages[i].out.id == chain.reference->id)
+    if (input_is_measured && reference_is_made && chain.stages[i].out.id == chain.reference->id)
       evaluate(state, state.rows[0]);
     for (const std::size_t k : unmeasured) evaluate(state, state.rows[k + 1]);
     for (const std::size_t k : unmeasured) note_metrics(state.rows[k + 1], state.rows[k]);

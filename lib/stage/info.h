@@ -16,6 +16,7 @@ struct Needs {
   bool teacher = false;  // another model
   bool dense = true;     // refuses quantized weights it would have to change; false: takes any
   bool engine = true;    // false: runs in the front program (convert, edit)
+  bool drawn = false;    // draws its weights: of the model it takes config and tokenizer, weights need not be there
 };
 
 // A method of a stage, chosen by one of the stage's Choice settings: criterion: wanda, search: greedy-kl,

@@ -57,6 +57,7 @@ Needs needs_of(const StageInfo& info, const Settings& settings) {
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;
+    needs.drawn |= method.needs.drawn;
   }
   return needs;
 }

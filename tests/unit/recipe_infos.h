@@ -144,4 +144,22 @@ inline stage::Registry test_registry() {
   return registry;
 }
 
+// The same with a stage that may draw its weights.
+inline stage::Registry test_registry_with_train() {
+  stage::Registry registry = test_registry();
+  registry.add({.name = "train",
+                .summary = "learn from text",
+                .needs = {.train = true},
+                .output = "hf",
+                .settings = {{.name = "init",
+                              .type = stage::Type::Choice,
+                              .fallback = "model",
+                              .help = "Where weights start.",
+                              .choices = {"model", "random"}}},
+                .methods = {{.setting = "init", .name = "random", .summary = "drawn", .paper = "", .needs = {.drawn = true}}},
+                .trains = true,
+                .folder = "distillation"});
+  return registry;
+}
+
 }  // namespace slmc

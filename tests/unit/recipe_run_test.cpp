@@ -566,5 +566,52 @@ TEST_F(RunTest, EventsGoToTheFileAsTheyCome) {
   }
 }
 
+// A folder with a config and no weights: the first stage draws them, the input is not measured, nothing may be compared with it.
+TEST_F(RunTest, TrainingFromScratchNeedsNoWeights) {
+  const stage::Registry with_train = test_registry_with_train();
+  fs::remove(root_ / "model/model.safetensors");
+  const auto resolved = [&](const std::string& stages, const std::string& eval) {
+    const std::string text = "slmc: 1\nmodel: model\ndata: {train: {files: [data/train.jsonl], seq: 16}}\nstages:\n" + stages +
+                             "eval: {" + eval + "tasks: [{ppl: data/test.txt, window: 16, windows: 2}]}\n";
+    return resolve(decode(text, (root_ / "recipe.yaml").string(), with_train), environment());
+  };
+  const std::string stages =
+      "  - {id: fresh, use: train, with: {init: random}}\n  - {id: small, use: quantize, with: {to: gguf, type: q8_0}}\n";
+  const Executor drawing = [&](const stage::Job& job, const Sink& events) {
+    jobs_.push_back(job.op);
+    if (job.op != "train") return compute(job, events);
+    EXPECT_EQ(job.settings.text("init"), "random");
+    const ir::Model drawn = ir::from_config(job.model, [](const ir::TensorSpec& spec, std::int64_t) {
+      std::int64_t n = 1;
+      for (const std::int64_t s : spec.shape) n *= s;
+      return io::TensorData::floats(spec.shape, std::vector<float>(static_cast<std::size_t>(n), 0.5f));
+    });
+    ir::write_hf(drawn, job.out, DType::F32);
+    return Json{{"event", "result"}};
+  };
+  for (const std::string reference : {"reference: none, ", "reference: $fresh, "}) {
+    SCOPED_TRACE(reference);
+    jobs_.clear();
+    fs::remove_all(root_ / "work");
+    const Chain c = resolved(stages, reference);
+    EXPECT_TRUE(c.input.blank);
+    const RunResult result = run(c, options(), drawing, sink());
+    EXPECT_EQ(jobs_, (Names{"train", "eval", "quantize", "eval"}));
+    EXPECT_FALSE(result.rows[0].metrics.contains("ppl"));
+    EXPECT_FALSE(result.rows[1].metrics.contains("bytes_ratio"));
+    EXPECT_TRUE(result.rows[2].metrics.contains("ppl"));
+    jobs_.clear();
+    run(resolved(stages, reference), options(), drawing, sink());
+    EXPECT_EQ(jobs_, Names{});                             // a second run finds everything there
+  }
+  EXPECT_NE(error_text([&] { resolved(stages, ""); }).find("error: the reference must have weights, but '$model' is a config only"),
+            std::string::npos);
+  EXPECT_NE(error_text([&] {
+              resolved(stages + "  - {id: heal, use: distill, with: {teacher: $model, tokens: 1k}}\n", "reference: none, ");
+            }).find("the model of 'teacher' must have weights, but '$model' is a config only"),
+            std::string::npos);
+  EXPECT_NE(error_text([&] { resolved("  - {id: fresh, use: train}\n", "reference: none, "); }), "no error");      // init: model reads them
+}
+
 }  // namespace
 }  // namespace slmc::recipe

@@ -57,6 +57,7 @@ std::string environment() {
   SLMC_DEVICE     default of --device
   SLMC_THREADS    default of --threads
   HF_HOME         where hf:org/name is looked for; default ~/.cache/huggingface. Nothing is downloaded.
+  OMP_WAIT_POLICY how threads of the engine wait; passive unless set
   NO_COLOR        not empty: no colour            FORCE_COLOR    not empty: colour in pipes too
   TERM=dumb       no colour, no progress bar      COLUMNS        width when there is no terminal
 

@@ -1,6 +1,7 @@
 #include "engine/kernels.h"
 
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -78,6 +79,16 @@ GemmTrial trial(Gemm gemm, const Problem& p) {
   t.gflops = 2 * kFlops / best / 1e9;
   return t;
 }
+
+// Rates of one core: those of several hang on what else the machine does, and the choice is part of keys.
+class OneThread {
+ public:
+  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+
+ private:
+  int before_;
+};
 
 // ---- peak ----
 
@@ -162,6 +173,7 @@ bool GemmTrial::correct() const { return present && error <= 1e-6; }
 
 Kernels choose_kernels(const std::string& wish) {
   const at::NoGradGuard no_grad;
+  const OneThread measured_alone;
   const Problem p = make_problem();
   Kernels k;
   k.onednn = trial(Gemm::OneDnn, p);

@@ -31,9 +31,9 @@ struct Kernels {
   GemmTrial mkl, onednn;
 };
 
-// Measures both (about 0.1 s of CPU) and makes the faster correct one current; MKL unless oneDNN is clearly ahead, so that noise doesn't
-// change keys. `wish`: "auto", "mkl", "onednn"; a wish is kept even when slower. Error(Unsupported) when the wish is missing or wrong,
-// or when neither is correct.
+// Measures both on one thread (about 0.1 s of CPU) and makes the faster correct one current; MKL unless oneDNN is clearly ahead, so
+// that noise doesn't change keys. `wish`: "auto", "mkl", "onednn"; a wish is kept even when slower. Error(Unsupported) when the wish is
+// missing or wrong, or when neither is correct.
 Kernels choose_kernels(const std::string& wish);
 Kernels current_kernels();                   // of the last choice
 Json to_json(const Kernels& kernels);        // {"chosen", "mkl_gflops", "onednn_gflops", "mkl_error", "onednn_error"}

@@ -7,6 +7,7 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -33,17 +34,20 @@ struct Ids : engine::Batches {
   std::int64_t seq, vocab;
 };
 
-// Notes loss and CPU time of each step.
+double wall_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Notes loss and time of each step.
 struct Watch : stage::Events {
   void emit(const Json& event) override {
     if (event.value("what", "") != "train") return;
-    const double now = engine::cpu_seconds();
     losses.push_back(event["loss"]);
-    cpu.push_back(now - last);
-    last = now;
+    cpu.push_back(engine::cpu_seconds() - last_cpu);
+    wall.push_back(wall_seconds() - last_wall);
+    last_cpu += cpu.back();
+    last_wall += wall.back();
   }
-  std::vector<double> losses, cpu;
-  double last = engine::cpu_seconds();
+  std::vector<double> losses, cpu, wall;
+  double last_cpu = engine::cpu_seconds(), last_wall = wall_seconds();
 };
 
 // The model without `count` blocks in its middle.
@@ -93,7 +97,7 @@ int run(int argc, char** argv) {
   engine::Single alone;
   engine::train(*task, engine::parameter_groups(student.weights, 0.0, {}), ids, settings, alone, watch);
   peak = std::max(peak, engine::peak_gflops());
-  const Json line = {{"cpu_s", watch.cpu}, {"loss", watch.losses}, {"flops", flops}, {"peak_gflops", peak}, {"gemm", engine::to_string(kernels.gemm)},
+  const Json line = {{"cpu_s", watch.cpu}, {"wall_s", watch.wall}, {"loss", watch.losses}, {"flops", flops}, {"peak_gflops", peak}, {"gemm", engine::to_string(kernels.gemm)},
                      {"share_of_peak", flops / *std::min_element(watch.cpu.begin(), watch.cpu.end()) / 1e9 / peak}};
   std::puts(line.dump().c_str());
   return 0;

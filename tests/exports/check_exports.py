@@ -46,6 +46,8 @@ FAMILIES = {
     "phi3": ("Phi3Config", "llama2", dict(pad_token_id=0, num_key_value_heads=2, rope_parameters=ROPE, original_max_position_embeddings=512)),
 }
 
+HEADS_FILL_HIDDEN = ("qwen2", "phi3")     # llama.cpp takes their head width from hidden / heads, so that a GGUF can't hold fewer groups
+
 
 # ---- small models ----------------------------------------------------------------------------------------------------------------
 
@@ -84,6 +86,21 @@ def check_family(name):
     expected, again = (Tokenizer.from_file(str(f / "tokenizer.json")).encode(text, add_special_tokens=False).ids for f in (made, back))
     check(f"{name}: tokenizer.json from the GGUF gives the same ids", again == expected, f"{len(expected)} ids")
     check(f"{name}: llama.cpp reads the text as the same ids", LlamaCpp(file, 256).ids(text) == expected, f"{len(expected)} ids")
+    check_cut(name, made)
+
+
+def check_cut(name, made):
+    """The same after a block, feed-forward channels and, where the family's folder can say so, half of the key/value groups are gone."""
+    groups = json.loads((made / "config.json").read_text()).get("num_key_value_heads", 1)
+    narrow, cut = fresh(f"{name}-narrow"), fresh(f"{name}-cut")
+    slmc("prune", made, "-o", narrow, "--ffn", 64, *(("--kv", groups // 2) if groups > 1 else ()), "--criterion", "magnitude", "--no-refit")
+    slmc("drop", narrow, "-o", cut, "--list", 1, "--heal", "none", *CALIB)
+    check_transformers(f"{name}: cut", cut, 128)
+    if name in HEADS_FILL_HIDDEN:
+        refused = subprocess.run([BIN / "slmc", "convert", cut, "-o", fresh(f"{name}-cut.gguf")], capture_output=True, text=True)
+        check(f"{name}: cut, GGUF: refused with its reason", refused.returncode == 2 and "no key for the head width" in refused.stderr)
+        return
+    check_llama_cpp(f"{name}: cut, F32 GGUF", convert(cut, f"{name}-cut.gguf", "f32"), 128)
 
 
 def check_goldens():

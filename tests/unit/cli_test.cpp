@@ -238,5 +238,16 @@ TEST(Progress, SpeedComesFromTheWorkerWhenItKnows) {
   EXPECT_EQ(*text, "train [##########----------]  50 %  50/100  loss 2.5  1.2 k tokens/s  10.0 s left");
 }
 
+TEST(Progress, OneEstimateOfTheTimeLeftAndMemoryInUnits) {
+  ProgressLine line(false, 80);
+  line.update({.what = "train", .done = 0, .of = 100, .metrics = {}}, 0);
+  const auto text = line.update({.what = "train", .done = 50, .of = 100,
+                                 .metrics = {{"gradient_norm", 0.5}, {"seconds_left", 12}, {"peak_bytes", 2.5e8}}}, 40);
+  ASSERT_TRUE(text);
+  EXPECT_TRUE(contains(*text, "gradient norm 0.5  250.0 MB of memory"));
+  EXPECT_TRUE(contains(*text, "40.0 s left"));
+  EXPECT_EQ(text->find("seconds_left"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace slmc::cli

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,6 @@ import warnings
 import numpy as np
 import torch
 from safetensors import safe_open
-
-os.environ["TQDM_DISABLE"] = "1"                     # progress bars are no complaints
 from transformers.utils import logging as hf_logging
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -85,7 +84,7 @@ class Heard(logging.Handler):
 
 @contextlib.contextmanager
 def listening(complaints):
-    """Everything that a reader says while it loads: logs, warnings, lines on stderr."""
+    """Everything that a reader says while it loads: logs, warnings, lines on stderr other than progress bars."""
     heard, said = Heard(), io.StringIO()
     logger = hf_logging.get_logger("transformers")
     logger.addHandler(heard)
@@ -94,7 +93,8 @@ def listening(complaints):
         yield
     logger.removeHandler(heard)
     complaints += heard.lines + [str(w.message) for w in caught if not issubclass(w.category, DeprecationWarning)]
-    complaints += [line for line in said.getvalue().split("\n") if line.strip() and line not in complaints]
+    lines = said.getvalue().replace("\r", "\n").split("\n")
+    complaints += [line for line in lines if line.strip() and not re.search(r"\d%\|.*\d/\d", line) and line not in complaints]
     complaints[:] = [line for line in complaints if not line.startswith("You passed `quantization_config`")]      # what we did on purpose
 
 

@@ -54,12 +54,21 @@ stage::Job eval_job(const Context& context, const std::string& model, const std:
   return job;
 }
 
-// A metric per row: what, file, value, how.
+std::string file_of(const Json& task) { return fs::path(task.value("file", std::string())).filename().string(); }
+
+// How the numbers were taken: without it they can't be compared. Not in --plain, whose reader wants rows.
+void show_protocols(Context& context, const Json& tasks) {
+  if (context.args.flag("plain")) return;
+  for (const Json& task : tasks) {
+    const std::string how = task.contains("protocol") ? task.value("protocol", std::string()) : fmt::format("{} items", task.value("items", 0));
+    context.term.text(fmt::format("{}: {}", file_of(task), how));
+  }
+}
+
+// A metric per row: what, file, value.
 void add_rows(report::Table& table, const Json& task) {
-  const std::string file = fs::path(task.value("file", std::string())).filename().string();
-  const std::string how = task.contains("protocol") ? task.value("protocol", std::string()) : fmt::format("{} items", task.value("items", 0));
   for (const char* metric : {"ppl", "bits_per_byte", "reference_ppl", "ppl_ratio", "kl", "top1_agreement", "acc", "acc_norm"}) {
-    if (task.contains(metric)) table.rows.push_back({report::metric_title(metric), file, report::metric_text(metric, task[metric].get<double>()), how});
+    if (task.contains(metric)) table.rows.push_back({report::metric_title(metric), file_of(task), report::metric_text(metric, task[metric].get<double>())});
   }
 }
 
@@ -70,9 +79,10 @@ int run_eval(Context& context) {
                                    {"tasks", result["tasks"]}, {"measured", result["measured"]}});
     return kDone;
   }
-  report::Table table{.titles = {"metric", "file", "value", "protocol"}, .rows = {}, .right = {false, false, true, false}};
+  report::Table table{.titles = {"metric", "file", "value"}, .rows = {}, .right = {false, false, true}};
   for (const Json& task : result["tasks"]) add_rows(table, task);
   context.term.table(table);
+  show_protocols(context, result["tasks"]);
   return kDone;
 }
 
@@ -96,7 +106,7 @@ report::Table compare_table(const Side& a, const Side& b) {
   row("keys and values per token", static_cast<double>(ca.kv_bytes_per_token), static_cast<double>(cb.kv_bytes_per_token),
       bytes(static_cast<std::uint64_t>(ca.kv_bytes_per_token)), bytes(static_cast<std::uint64_t>(cb.kv_bytes_per_token)));
   for (std::size_t i = 0; i < b.tasks.size(); ++i) {
-    const std::string file = fs::path(b.tasks[i].value("file", std::string())).filename().string();
+    const std::string file = file_of(b.tasks[i]);
     for (const char* metric : {"ppl", "bits_per_byte", "acc", "acc_norm"}) {
       if (!b.tasks[i].contains(metric)) continue;
       const double x = a.tasks[i][metric], y = b.tasks[i][metric];
@@ -119,6 +129,7 @@ int run_compare(Context& context) {
                                       {"b", {{"model", to_json(right.summary)}, {"tasks", right.tasks}}}});
   } else {
     context.term.table(compare_table(left, right));
+    show_protocols(context, right.tasks);
   }
   return kDone;
 }

@@ -34,11 +34,15 @@ Progress progress_of(const Json& event) {
   return out;
 }
 
+// What the table at the end will show of it; the other metrics are in the events and in --json.
 std::string metrics_text(const Json& metrics) {
-  std::string out;
+  report::ReportRow row;
   for (const auto& [name, value] : metrics.items()) {
-    if (!value.is_number()) continue;
-    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", report::metric_title(name), report::metric_text(name, value.get<double>()));
+    if (value.is_number()) row.metrics[name] = value.get<double>();
+  }
+  std::string out;
+  for (const std::string& name : report::shown_metrics({row})) {
+    out += fmt::format("{}{} {}", out.empty() ? "" : ", ", report::metric_title(name), report::metric_text(name, row.metrics.at(name)));
   }
   return out;
 }

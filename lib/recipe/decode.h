@@ -17,6 +17,7 @@ struct DecodeContext {
   const stage::Registry& registry;
   std::filesystem::path folder;  // of relative paths
   Problems& problems;
+  bool flags = false;            // the tree stands for a command line: hints name options
 };
 
 // The scalar keys of each group; `data`, `stages` and the like are groups and decoded by name.

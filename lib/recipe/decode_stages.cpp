@@ -93,19 +93,19 @@ void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far,
 
 void check_needs(const StageEntry& entry, const Recipe& so_far, const DecodeContext& context) {
   const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
-  const auto missing = [&](const std::string& what, const std::string& hint) {
+  const auto missing = [&](const std::string& what, const char* flag, const char* key) {
     context.problems.push_back(
         {fmt::format("the stage '{}' ({}) must have {}, but has none", entry.id, entry.use, what),
-         entry.place, hint});
+         entry.place, fmt::format("add {}", context.flags ? flag : key)});
   };
   const auto has_data = [&](const char* name) {
     return so_far.data.contains(name) || entry.settings.has(name);
   };
   if (needs.calib && !has_data("calib"))
-    missing("calibration data", "add data: {calib: {files: [...], samples: 128, seq: 512}}");
+    missing("calibration data", "--calib FILE", "data: {calib: {files: [...], samples: 128, seq: 512}}");
   if (needs.train && !has_data("train"))
-    missing("training data", "add data: {train: {files: [...], seq: 512}}");
-  if (needs.teacher && !entry.settings.has("teacher")) missing("a teacher", "add teacher: $model");
+    missing("training data", "--train FILE", "data: {train: {files: [...], seq: 512}}");
+  if (needs.teacher && !entry.settings.has("teacher")) missing("a teacher", "--teacher MODEL", "teacher: $model");
 }
 
 StageEntry decode_stage(const Node& map, const Recipe& so_far, const std::vector<StageEntry>& before,

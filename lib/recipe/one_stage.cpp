@@ -74,7 +74,7 @@ Recipe one_stage_recipe(const StageRequest& request, const stage::Registry& regi
   put(root, "stages", std::move(stages), {});
 
   Problems problems;
-  Recipe recipe = decode_tree(root, "", "", {registry, request.folder, problems});
+  Recipe recipe = decode_tree(root, "", "", {registry, request.folder, problems, true});
   throw_problems(std::move(problems), "", ErrorKind::Usage);
   recipe.text = to_yaml(recipe, request.folder);
   return recipe;

@@ -287,14 +287,14 @@ ir::Model load_input(const Chain& chain, Found& found) {
 }
 
 void warn_of_quantized_input(const ir::Model& input, Chain& chain) {
+  std::set<std::string> types;
   for (const ir::TensorSpec& t : input.tensors()) {
-    if (t.derived || t.shape.size() != 2 || t.stored_dtype.empty() ||
-        std::isupper(static_cast<unsigned char>(t.stored_dtype[0])))
-      continue;
-    chain.warnings.push_back(fmt::format(
-        "the model holds quantized weights ({}); stages work on their dequantized values", t.stored_dtype));
-    return;
+    const bool plain = t.stored_dtype.empty() || std::isupper(static_cast<unsigned char>(t.stored_dtype[0]));
+    if (!t.derived && t.shape.size() == 2 && !plain) types.insert(t.stored_dtype);
   }
+  if (types.empty()) return;
+  chain.warnings.push_back(fmt::format("the model holds quantized weights ({}); stages work on their dequantized values",
+                                       fmt::join(types, ", ")));
 }
 
 void walk_chain(const ir::Model& input, Chain& chain, Found& found) {

@@ -50,6 +50,8 @@ struct Report {
 
 std::string html(const Report& report);
 Table run_table(const Report& report);                             // the same table for the terminal
+// The metrics of the rows that tables show, in their order; `order` by base name, empty = the usual ones.
+std::vector<std::string> shown_metrics(const std::vector<ReportRow>& rows, const std::vector<std::string>& order = {});
 std::string metric_title(const std::string& metric);               // "KL, nats per token"
 std::string metric_text(const std::string& metric, double value);  // "1.314", "82.1 %", "98.4 MB"
 

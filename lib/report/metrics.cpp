@@ -93,13 +93,18 @@ std::string metric_text(const std::string& metric, double value) {
   return {};
 }
 
+std::vector<std::string> shown_metrics(const std::vector<ReportRow>& rows, const std::vector<std::string>& order) {
+  std::vector<std::string> out;
+  for (const std::string& base : order.empty() ? usual() : order) {
+    for (std::string& column : columns_of(base, rows)) out.push_back(std::move(column));
+  }
+  return out;
+}
+
 Table run_table(const Report& report) {
   Table table;
   table.titles = {"stage", "does", "parameters", "size"};
-  std::vector<std::string> metrics;
-  for (const std::string& base : report.metric_order.empty() ? usual() : report.metric_order) {
-    for (std::string& column : columns_of(base, report.rows)) metrics.push_back(std::move(column));
-  }
+  const std::vector<std::string> metrics = shown_metrics(report.rows, report.metric_order);
   for (const std::string& metric : metrics) table.titles.push_back(metric_title(metric));
   const bool timed = std::any_of(report.rows.begin(), report.rows.end(),
                                  [](const ReportRow& r) { return r.seconds.has_value(); });

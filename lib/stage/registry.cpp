@@ -54,6 +54,7 @@ Needs needs_of(const StageInfo& info, const Settings& settings) {
     if (!settings.has(method.setting) || settings.is_auto(method.setting) ||
         settings.text(method.setting) != method.name)
       continue;
+    if (!method.unless.empty() && settings.has(method.unless)) continue;
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;

@@ -246,7 +246,7 @@ TEST(OneStage, ErrorsNameTheOption) {
       "'q4_0'?");
   EXPECT_EQ(text({{"method", "gptq"}}),
             "error: the stage 'quantize' (quantize) must have calibration data, but has none\n"
-            "hint: add data: {calib: {files: [...], samples: 128, seq: 512}}");
+            "hint: add --calib FILE");
   try {
     one_stage_recipe({.use = "prune", .model = "m", .settings = {{"ffn", "0"}}, .folder = "/here"},
                      registry());

@@ -1,1 +1,1 @@
-slmc_test(registry_test unit/registry_test.cpp LIBS slmc_pruning_info slmc_quantization_info)
+slmc_test(registry_test unit/registry_test.cpp LIBS slmc_pruning_info slmc_distillation_info slmc_quantization_info)

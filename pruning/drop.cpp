@@ -11,6 +11,7 @@
 #include "core/cancel.h"
 #include "core/error.h"
 #include "engine/stream.h"
+#include "ir/cost.h"
 #include "ir/plan.h"
 #include "ir/write.h"
 #include "pruning/depth/heal.h"
@@ -83,7 +84,7 @@ class Drop {
     }
     if (heals_) heal_into(plan, removed, renumbered, result);
     weights_ = {};
-    ir::write_hf(ir::apply(plan, model_), context_.job.out, std::nullopt, {[&](std::int64_t done, std::int64_t all) {
+    ir::write_hf(ir::apply(plan, model_), context_.job.out, ir::common_dtype(model_), {[&](std::int64_t done, std::int64_t all) {
       cancel_point("nothing was written");
       context_.events.progress("bytes written", done, all);
     }});

@@ -89,7 +89,7 @@ std::string json_fields(const Command& command) {
 }
 
 const std::vector<std::string>& first_steps() {
-  static const std::vector<std::string> names = {"run", "plan", "inspect", "eval", "convert", "generate", "doctor", "help"};
+  static const std::vector<std::string> names = {"run", "plan", "drop", "prune", "distill", "quantize", "convert", "eval", "inspect", "generate", "doctor", "help"};
   return names;
 }
 

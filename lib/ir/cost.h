@@ -24,5 +24,7 @@ std::map<std::string, std::string> gguf_types(const Model& model, const std::str
 std::int64_t gguf_bytes(const Model& model, const std::vector<std::pair<std::string, std::string>>& format);
 // Bytes of the weights of an HF folder in `dtype`.
 std::int64_t hf_bytes(const Model& model, DType dtype);
+// The float type that all stored tensors have; F32 when they differ or are quantized. What stages write their results in.
+DType common_dtype(const Model& model);
 
 }  // namespace slmc::ir

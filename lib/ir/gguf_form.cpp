@@ -181,6 +181,17 @@ std::int64_t gguf_bytes(const Model& model, const Format& format) {
       io::gguf_file_bytes(gguf_metadata(model, fit, type_of), gguf_entries(model, fit, type_of)));
 }
 
+DType common_dtype(const Model& model) {
+  std::optional<DType> out;
+  for (const TensorSpec& spec : model.tensors()) {
+    if (spec.derived) continue;
+    const std::optional<DType> stored = dtype_from(spec.stored_dtype);
+    if (!stored || (out && *out != *stored)) return DType::F32;
+    out = stored;
+  }
+  return out.value_or(DType::F32);
+}
+
 std::int64_t hf_bytes(const Model& model, DType dtype) {
   std::int64_t n = 0;
   for (const TensorSpec& spec : model.tensors())

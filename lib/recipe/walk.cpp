@@ -256,16 +256,21 @@ std::int64_t packed_bytes(const ir::Model& model, const StageEntry& entry) {
                                    (static_cast<double>(cost.parameters) - body) * 2);
 }
 
-std::int64_t bytes_of(const ir::Model& model, const StageEntry& entry, const std::string& container) {
+// The float type that a stage's own settings ask for.
+std::optional<DType> dtype_asked(const StageEntry& entry) {
+  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
+  if (!typed && !given(entry, "dtype")) return std::nullopt;
+  std::string name = entry.settings.text(typed ? "type" : "dtype");
+  std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
+  return dtype_from(name);
+}
+
+std::int64_t bytes_of(const Walk& walk, const StageEntry& entry, const std::string& container) {
+  const ir::Model& model = walk.model;
   const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
   if (container == "gguf") return ir::gguf_bytes(model, {{"*", typed ? entry.settings.text("type") : "f16"}});
   if (container == "packed") return packed_bytes(model, entry);
-  std::string dtype = typed                   ? entry.settings.text("type")
-                      : given(entry, "dtype") ? entry.settings.text("dtype")
-                                              : "F32";
-  std::transform(dtype.begin(), dtype.end(), dtype.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
-  return ir::hf_bytes(model, dtype_from(dtype).value_or(DType::F32));
+  return ir::hf_bytes(model, dtype_asked(entry).value_or(walk.dtype));
 }
 
 }  // namespace
@@ -299,7 +304,7 @@ void describe(Artefact& out, const ir::Model& model) {
 }  // namespace
 
 Walk start_walk(const ir::Model& input) {
-  Walk walk{input, {}, ""};
+  Walk walk{input, {}, "", ir::common_dtype(input)};
   walk.at.id = "model";
   walk.at.container = input.container();
   describe(walk.at, input);
@@ -340,7 +345,8 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
   }
   check_groups(entry, walk, out.container, assumed, problems);
   describe(out, walk.model);
-  if (problems.size() == before) out.bytes = bytes_of(walk.model, entry, out.container);
+  if (problems.size() == before) out.bytes = bytes_of(walk, entry, out.container);
+  walk.dtype = dtype_asked(entry).value_or(out.quantized ? DType::F32 : walk.dtype);
   if (entry.info->quantizes) walk.quantized_by = entry.id;
   walk.at = out;
   return out;

@@ -14,6 +14,7 @@ struct Walk {
   ir::Model model;
   Artefact at;               // what the next stage reads
   std::string quantized_by;  // id of the stage that quantized, "" = none yet
+  DType dtype = DType::F32;  // what stages write model folders in, unless told
 };
 
 Walk start_walk(const ir::Model& input);

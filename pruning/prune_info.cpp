@@ -32,6 +32,8 @@ const stage::StageInfo& prune_info() {
                .paper = "Li et al. 2017, arXiv:1608.08710", .needs = {}},
               {.setting = "criterion", .name = "wanda", .summary = "norms of the weights times the size of what flows through them",
                .paper = "Sun et al. 2023, arXiv:2306.11695, for whole channels as in An et al. 2023, arXiv:2312.11983", .needs = {.calib = true}},
+              {.setting = "refit", .name = "true", .summary = "least squares centred on the old weights, for ffn.down and attn.o",
+               .paper = "after He et al. 2017, arXiv:1707.06168, sec. 3.1", .needs = {.calib = true}},
           },
       .effects = {{Effect::Kind::Resize, "ffn", "ffn"}, {Effect::Kind::Resize, "kv", "kv"}},
       .folder = "pruning",

@@ -29,7 +29,7 @@ Progress progress_of(const Json& event) {
   out.of = event.value("of", std::int64_t{0});
   out.bytes = text_of(event, "unit") == "bytes";
   for (const auto& [key, value] : event.items()) {
-    if (value.is_number() && key != "done" && key != "of") out.metrics.emplace_back(key, value.get<double>());
+    if (value.is_number() && key != "done" && key != "of" && key != "seconds_left") out.metrics.emplace_back(key, value.get<double>());
   }
   return out;
 }

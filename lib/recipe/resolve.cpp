@@ -186,25 +186,31 @@ KeyInputs key_inputs(const Chain& chain, std::size_t i, const StageForecast& for
   return out;
 }
 
-// The settings in which two manifests' inputs differ, as a sentence; "" when nothing that has a name does.
+// In what two manifests' inputs differ, the first three; "" when in nothing that has a name.
 std::string difference(const Json& old, const Json& now) {
+  constexpr std::size_t kShown = 3;
+  std::vector<std::string> found;
   for (const char* group : {"settings", "models", "data", "files", "engine"}) {
     const Json& a = old.value(group, Json::object());
     for (const auto& [name, value] : now[group].items()) {
       if (a.is_object() && a.contains(name) && a[name] == value) continue;
       const bool shown = std::string_view(group) == "settings" || std::string_view(group) == "engine";
       const std::string was = a.is_object() && a.contains(name) ? dump_compact(a[name]) : "unset";
-      return shown ? fmt::format("'{}' was {}", name, was)
-                   : fmt::format("the {} '{}' is another",
-                                 std::string(group).substr(0, std::string(group).size() - 1), name);
+      if (shown) {
+        found.push_back(fmt::format("'{}' was {}", name, was));
+      } else {
+        const std::string kind(group, std::string_view(group) == "data" ? 4 : std::string_view(group).size() - 1);
+        found.push_back(kind == name ? "its input was another" : fmt::format("the {} '{}' was another", kind, name));
+      }
     }
   }
   for (const char* name : {"seed", "threads", "ranks"}) {
     if (now.contains(name) && old.value(name, Json()) != now[name])
-      return fmt::format("'{}' was {}", name, dump_compact(old.value(name, Json())));
+      found.push_back(fmt::format("'{}' was {}", name, dump_compact(old.value(name, Json()))));
   }
-  if (old.value("source", "") != now.value("source", "")) return "slmc itself has changed";
-  return {};
+  if (old.value("source", "") != now.value("source", "")) found.push_back("slmc was another");
+  if (found.size() > kShown) found.resize(kShown);
+  return fmt::format("{}", fmt::join(found, ", "));
 }
 
 // Why a stage has no result with this key: what the newest result of the same stage was made from.
@@ -225,7 +231,7 @@ std::string explain(const Environment& environment, std::size_t i, const StageFo
     const Json manifest = read_json(newest / "manifest.json", ErrorKind::Model);
     if (manifest.value("key", "") == forecast.key) return "the last result is damaged";
     const std::string what = difference(manifest.at("inputs"), *forecast.inputs);
-    return what.empty() ? "the last result was made from other inputs" : "since the last result: " + what;
+    return what.empty() ? "the last result was made from other inputs" : "for the last result, " + what;
   } catch (const Error&) {
   } catch (const Json::exception&) {
   }

@@ -265,10 +265,22 @@ std::optional<DType> dtype_asked(const StageEntry& entry) {
   return dtype_from(name);
 }
 
+// A stage with a setting `embedding` stores that and the head apart, q8_0 unless told (ir::gguf_types).
+std::vector<std::pair<std::string, std::string>> gguf_format(const ir::Model& model, const StageEntry& entry) {
+  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
+  const std::string type = typed ? entry.settings.text("type") : "f16";
+  if (!entry.settings.has("embedding")) return {{"*", type}};
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const auto& [name, stored] : ir::gguf_types(model, type)) {
+    const bool apart = (name == "embed" || name == "head") && given(entry, "embedding");
+    out.emplace_back(name, apart ? entry.settings.text("embedding") : stored);
+  }
+  return out;
+}
+
 std::int64_t bytes_of(const Walk& walk, const StageEntry& entry, const std::string& container) {
   const ir::Model& model = walk.model;
-  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
-  if (container == "gguf") return ir::gguf_bytes(model, {{"*", typed ? entry.settings.text("type") : "f16"}});
+  if (container == "gguf") return ir::gguf_bytes(model, gguf_format(model, entry));
   if (container == "packed") return packed_bytes(model, entry);
   return ir::hf_bytes(model, dtype_asked(entry).value_or(walk.dtype));
 }

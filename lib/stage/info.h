@@ -20,7 +20,7 @@ struct Needs {
 };
 
 // A method of a stage, chosen by one of the stage's Choice settings: criterion: wanda, search: greedy-kl,
-// method: gptq.
+// method: gptq; or by "true" of a Boolean one: refit: true.
 struct MethodInfo {
   std::string setting;  // "criterion"
   std::string name;     // "wanda"

@@ -23,9 +23,16 @@ void require_sound(const StageInfo& info) {
     const auto setting = std::find_if(info.settings.begin(), info.settings.end(),
                                       [&](const Setting& s) { return s.name == method.setting; });
     SLMC_CHECK(setting != info.settings.end());
-    SLMC_CHECK(std::find(setting->choices.begin(), setting->choices.end(), method.name) !=
-               setting->choices.end());
+    const bool choice = std::count(setting->choices.begin(), setting->choices.end(), method.name) == 1;
+    SLMC_CHECK(choice || (setting->type == Type::Boolean && method.name == "true"));
   }
+}
+
+bool chosen(const MethodInfo& method, const Settings& settings) {
+  if (!settings.has(method.setting) || settings.is_auto(method.setting)) return false;
+  if (!method.unless.empty() && settings.has(method.unless)) return false;
+  const bool boolean = std::holds_alternative<bool>(settings.all().at(method.setting).value);
+  return boolean ? settings.boolean(method.setting) : settings.text(method.setting) == method.name;
 }
 
 }  // namespace
@@ -51,10 +58,7 @@ std::vector<std::string> Registry::names() const {
 Needs needs_of(const StageInfo& info, const Settings& settings) {
   Needs needs = info.needs;
   for (const MethodInfo& method : info.methods) {
-    if (!settings.has(method.setting) || settings.is_auto(method.setting) ||
-        settings.text(method.setting) != method.name)
-      continue;
-    if (!method.unless.empty() && settings.has(method.unless)) continue;
+    if (!chosen(method, settings)) continue;
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;

@@ -96,8 +96,8 @@ TEST_F(RunTest, OnlyWhatChangedRunsAgain) {
   jobs_.clear();
   std::string text = kRecipe;
   text.replace(text.find("tokens: 1k"), 10, "tokens: 2k");
-  EXPECT_EQ(chain(text).stages[2].why, "since the last result: 'tokens' was 1000");
-  EXPECT_EQ(chain(text).stages[3].why, "since the last result: the model 'model' is another");
+  EXPECT_EQ(chain(text).stages[2].why, "for the last result, 'tokens' was 1000");
+  EXPECT_EQ(chain(text).stages[3].why, "for the last result, its input was another");
   run_it(text);
   EXPECT_EQ(jobs_, (Names{"distill", "eval", "quantize", "eval"}));
   jobs_.clear();

@@ -182,7 +182,9 @@ int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) 
   EventLog log(context.term, context.args.text("events"));
   recipe::RunResult result;
   log.watch([&](const recipe::Sink& sink) {
+    const auto began = std::chrono::steady_clock::now();
     result = recipe::run(chain, run_options(context, options), make_executor(context, options.go_on), sink);
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     return run_json(chain, result);
   });
   const report::Report report = report_of(chain, result);

@@ -242,7 +242,6 @@ RunResult run_all(RunState& state) {
   if (options.keep == Keep::Last) drop_artefacts(state);
   result.warnings = state.chain.warnings;
   result.facts = *state.chain.environment.facts;
-  for (const Row& row : state.rows) result.seconds += row.seconds;
   result.rows = std::move(state.rows);
   return result;
 }

@@ -80,7 +80,7 @@ struct RunResult {
   std::filesystem::path output;  // the last artefact's final place
   std::vector<std::string> warnings;
   EngineFacts facts;
-  double seconds = 0;
+  double seconds = 0;  // of the whole run, evaluations included; by the caller, who has a clock
 };
 
 // Events of its own, besides those forwarded (each forwarded one gets "stage": id):

@@ -15,7 +15,7 @@ constexpr std::string_view kPageStyle = R"(
 :root{color-scheme:light dark;--bg:#ffffff;--card:#f6f8fa;--ink:#1c2128;--soft:#57606a;--line:#d8dee4;--good:#15803d;--bad:#b91c1c;--warn:#9a6700}
 @media (prefers-color-scheme:dark){:root{--bg:#0d1117;--card:#161b22;--ink:#e6edf3;--soft:#9aa4af;--line:#30363d;--good:#5fd38d;--bad:#ff8080;--warn:#e3b341}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:60rem;padding:1.25rem;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+body{margin:0 auto;max-width:68rem;padding:1.25rem;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.6rem;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2rem 0 .6rem}p{margin:.4rem 0}.soft{color:var(--soft)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.5rem,1fr));gap:.75rem;margin:1rem 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.7rem .9rem}

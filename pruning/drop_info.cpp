@@ -25,12 +25,12 @@ const stage::StageInfo& drop_info() {
       .methods =
           {
               {.setting = "search", .name = "block-influence", .summary = "all at once, those that turn the residual stream least",
-               .paper = "Men et al. 2024, arXiv:2403.03853", .needs = {.calib = true}, .unless = "list"},
+               .paper = "Men et al. 2024, arXiv:2403.03853", .needs = {.calib = true, .whole = true, .passes = 0.2}, .unless = "list"},
               {.setting = "search", .name = "greedy-kl", .summary = "one after the other, the one whose absence changes the predictions least",
-               .paper = "Song et al. 2024, arXiv:2402.09025, with KL to the whole model instead of perplexity", .needs = {.calib = true}, .unless = "list"},
+               .paper = "Song et al. 2024, arXiv:2402.09025, with KL to the whole model instead of perplexity", .needs = {.calib = true, .whole = true, .passes = 1.6}, .unless = "list"},
               {.setting = "heal", .name = "none", .summary = "cut only", .paper = "", .needs = {}},
               {.setting = "heal", .name = "refit", .summary = "ffn.down before the gap is re-solved to add what the removed blocks added",
-               .paper = "after Shopkhoev et al. 2025, arXiv:2505.02819, with the whole of ffn.down free", .needs = {.calib = true}},
+               .paper = "after Shopkhoev et al. 2025, arXiv:2505.02819, with the whole of ffn.down free", .needs = {.calib = true, .whole = true, .passes = 1}},
           },
       .effects = {{Effect::Kind::RemoveCount, "layers", "block"}, {Effect::Kind::RemoveList, "list", "block"}},
       .folder = "pruning",

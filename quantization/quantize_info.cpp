@@ -38,7 +38,7 @@ const stage::StageInfo& quantize_info() {
           {
               {.setting = "method", .name = "rtn", .summary = "round to nearest, each container's own reference fit", .paper = "", .needs = {}},
               {.setting = "method", .name = "gptq", .summary = "scales by importance, then rounding with error feedback, block by block",
-               .paper = "Frantar et al. 2022, arXiv:2210.17323", .needs = {.calib = true}},
+               .paper = "Frantar et al. 2022, arXiv:2210.17323", .needs = {.calib = true, .passes = 1.2}},
           },
       .quantizes = true,
       .folder = "quantization",

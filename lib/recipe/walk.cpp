@@ -73,7 +73,7 @@ void resolve_autos(Recipe& recipe, std::size_t i, const ir::Model& model) {
   if (entry.settings.is_auto("group") && entry.info->quantizes &&
       stage::output_of(*entry.info, entry.settings) != "gguf") {
     const std::vector<std::int64_t> rows = row_lengths(model);
-    for (const std::int64_t group : {128, 96, 64, 32, 16}) {
+    for (const std::int64_t group : {128, 64, 32, 16}) {
       if (std::all_of(rows.begin(), rows.end(), [&](std::int64_t n) { return n % group == 0; })) {
         set_auto(entry, "group", group);
         break;
@@ -362,36 +362,6 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
   if (entry.info->quantizes) walk.quantized_by = entry.id;
   walk.at = out;
   return out;
-}
-
-// Memory: the engine streams weights but holds one model in fp32 while it computes, training holds gradients
-// and two moments as well. Time: FLOPs over a rate that a core of today reaches; measured kinds of work
-// differ by more than this formula knows.
-void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads,
-             StageForecast& out) {
-  constexpr double kFlopsPerCore = 60e9;
-  const ir::Cost cost = ir::cost(before.model);
-  const double parameters = static_cast<double>(cost.parameters),
-               hidden = static_cast<double>(before.model.sizes().hidden);
-  const double activations = 4 * 512 * hidden * 40;  // a few windows of 512 through one block
-  const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
-  double bytes = 4 * parameters + activations, flops = 0;
-  if (needs.calib) {
-    const Json* calib = recipe.data.contains("calib") ? recipe.data.at("calib").spec.get() : nullptr;
-    flops +=
-        2 * cost.flops_per_token * (calib ? calib->value("samples", 128.0) * calib->value("seq", 512.0) : 0);
-    bytes += 8 * static_cast<double>(size_of(before.model, "ffn")) *
-             static_cast<double>(size_of(before.model, "ffn"));
-  }
-  if (entry.info->trains) {
-    const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
-    const double passes = needs.teacher || entry.settings.has("teacher") ? 4.5 : 3;
-    flops += passes * cost.flops_per_token * tokens;
-    bytes += 12 * parameters + (needs.teacher ? 4 * parameters : 0);
-  }
-  if (!needs.engine) bytes = activations;  // streams
-  out.peak_bytes = static_cast<std::uint64_t>(bytes);
-  out.seconds = flops / (kFlopsPerCore * std::max(threads, 1));
 }
 
 }  // namespace slmc::recipe

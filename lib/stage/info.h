@@ -16,6 +16,8 @@ struct Needs {
   bool teacher = false;  // another model
   bool dense = true;     // refuses quantized weights it would have to change; false: takes any
   bool engine = true;    // false: runs in the front program (convert, edit)
+  bool whole = false;    // the whole model in memory, not block by block
+  double passes = 0;     // forward passes over the calibration text, for predicted times
   bool drawn = false;    // draws its weights: of the model it takes config and tokenizer, weights need not be there
 };
 

@@ -62,6 +62,8 @@ Needs needs_of(const StageInfo& info, const Settings& settings) {
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;
+    needs.whole |= method.needs.whole;
+    needs.passes += method.needs.passes;
     needs.drawn |= method.needs.drawn;
   }
   return needs;

@@ -1,0 +1,73 @@
+// Time and memory of a stage before it runs. Rough on purpose: FLOPs over a rate that a core of today reaches, and the few
+// buffers that are large. On SmolLM2-135M the memory of the quickstart's stages lies within a third of what was measured.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "ir/cost.h"
+#include "recipe/walk.h"
+
+namespace slmc::recipe {
+namespace {
+
+constexpr double kFlopsPerCore = 150e9;          // fp32, AVX2 or better
+constexpr double kProgram = 150e6, kFront = 10e6;      // bytes of the engine with LibTorch, and of slmc itself
+constexpr double kMicroTokens = 2048;            // of one forward and backward pass, unless `micro_batch` is given
+
+struct Shape {
+  double parameters = 0, hidden = 0, ffn = 0, blocks = 0, flops_per_token = 0;
+};
+
+Shape shape_of(const ir::Model& model) {
+  const ir::Cost cost = ir::cost(model);
+  double ffn = 0;
+  for (const ir::BlockSizes& b : model.sizes().blocks) ffn = std::max(ffn, static_cast<double>(b.ffn));
+  return {static_cast<double>(cost.parameters), static_cast<double>(model.sizes().hidden), ffn,
+          static_cast<double>(model.blocks()), cost.flops_per_token};
+}
+
+bool given(const StageEntry& entry, const char* setting) {
+  return entry.settings.has(setting) && !entry.settings.is_auto(setting);
+}
+
+double section_number(const Recipe& recipe, const char* section, const char* key, double usual) {
+  const auto it = recipe.data.find(section);
+  return it == recipe.data.end() || !it->second.spec ? usual : it->second.spec->value(key, usual);
+}
+
+// Passes over calibration text, block by block: what goes into a block and out of it, and the inputs of its widest map.
+void add_calibration(const Shape& shape, const StageEntry& entry, const Recipe& recipe, const stage::Needs& needs,
+                     double& bytes, double& flops) {
+  double windows = section_number(recipe, "calib", "samples", 128);
+  if (given(entry, "windows")) windows = std::min(windows, entry.settings.number("windows"));
+  const double tokens = windows * section_number(recipe, "calib", "seq", 512);
+  flops += needs.passes * shape.flops_per_token * tokens;
+  bytes += 4 * tokens * (2 * shape.hidden + 1.5 * shape.ffn) + 8 * shape.ffn * shape.ffn;
+}
+
+// Weights, gradients and two moments; a frozen teacher; what backward needs of one micro-batch.
+void add_training(const Shape& shape, const StageEntry& entry, const Recipe& recipe, const stage::Needs& needs,
+                  double& bytes, double& flops) {
+  const double seq = section_number(recipe, "train", "seq", 512);
+  const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
+  const double micro = given(entry, "micro_batch") ? entry.settings.number("micro_batch") * seq : std::max(kMicroTokens, seq);
+  const bool recompute = given(entry, "recompute") && entry.settings.boolean("recompute");
+  const double kept = recompute ? shape.hidden : 6 * shape.hidden + 2 * shape.ffn;       // numbers per token and block
+  flops += (needs.teacher ? 4 : 3) * shape.flops_per_token * tokens;
+  bytes += (needs.teacher ? 20 : 16) * shape.parameters + 4 * micro * shape.blocks * kept;
+}
+
+}  // namespace
+
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads, StageForecast& out) {
+  const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
+  const Shape shape = shape_of(before.model);
+  double bytes = 4 * shape.hidden * static_cast<double>(before.model.sizes().vocab), flops = 0;     // the largest tensor
+  bytes += needs.engine ? kProgram : kFront;
+  if (needs.whole) bytes += 4 * shape.parameters;
+  if (needs.calib) add_calibration(shape, entry, recipe, needs, bytes, flops);
+  if (entry.info->trains) add_training(shape, entry, recipe, needs, bytes, flops);
+  out.peak_bytes = static_cast<std::uint64_t>(bytes);
+  out.seconds = flops / (kFlopsPerCore * std::max(threads, 1));
+}
+
+}  // namespace slmc::recipe

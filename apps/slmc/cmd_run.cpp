@@ -62,7 +62,7 @@ Command run_command() {
                       text_option("until", 0, "ID", "Stop after this stage."),
                       repeated(text_option("again", 0, "ID", "Run this stage although its result is there; * = every stage.")),
                       choice_option("keep", "Which stage folders stay after success.", "all", {"all", "last"})},
-          .examples = {{"slmc run configs/recipes/quickstart.yaml", "the way from a model to a quarter of its bytes"},
+          .examples = {{"slmc run configs/recipes/quickstart.yaml", "drop, prune, distill, quantize; each step measured"},
                        {"slmc run recipe.yaml --set width.ffn=1024 --until width", "another width, and stop there"},
                        {"slmc run recipe.yaml -n", "what would happen: shapes, bytes, memory, what is there already"}},
           .json = {{"recipe", "its name"},

@@ -190,7 +190,7 @@ class HeapAllocator final : public c10::Allocator {
 
 void keep_pages() {
   c10::SetCPUAllocator(new HeapAllocator, 1);   // it lives as long as the process
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);   // the largest that glibc takes: what is smaller comes from the heap
+  mallopt(M_MMAP_MAX, 0);                // large buffers come from the heap too
   mallopt(M_TRIM_THRESHOLD, -1);         // and its end is never given back
 }
 

@@ -12,8 +12,8 @@
 
 namespace slmc::engine {
 
-// Keeps freed memory in the process: large buffers come back with their pages, which saves a third of a forward pass. Once, before
-// the first tensor.
+// Keeps freed memory in the process: large buffers come back with their pages, which saves a third of a forward pass. Tensors get theirs
+// from malloc in a way that lets freed blocks fit again. Once, before the first tensor.
 void keep_pages();
 
 enum class Gemm { Mkl, OneDnn };

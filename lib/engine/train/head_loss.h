@@ -57,7 +57,7 @@ struct HeadLossInput {
 // Error(Numeric) when the loss is not finite; Error(Data) when a target is not a row of the head.
 HeadLoss head_loss(const HeadLossInput& input, const RowLoss& loss);
 
-// clamp(32 MiB / (4 V), 32, 512)
+// clamp(96 MiB / (4 V), 32, 512): with few rows the product that makes logits spends its time on arranging the head's weights.
 std::int64_t chunk_rows(std::int64_t vocab);
 
 }  // namespace slmc::engine

@@ -21,6 +21,7 @@ struct MetricWords {
 
 constexpr std::array kWords = {
     MetricWords{"ppl", "perplexity", Form::Number},
+    MetricWords{"reference_ppl", "perplexity of the reference", Form::Number},
     MetricWords{"ppl_ratio", "ppl ratio", Form::Ratio},
     MetricWords{"log_ppl_increase", "log ppl increase", Form::Ratio},
     MetricWords{"nll", "nats per token", Form::Ratio},

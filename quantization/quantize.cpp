@@ -116,9 +116,7 @@ DType packed_dtype(const stage::Settings& settings, const ir::Model& model) {
 
 io::QuantScheme packed_scheme(engine::OpContext& context, DType dtype) {
   const stage::Settings& settings = context.job.settings;
-  const std::int64_t bits = settings.integer("bits");
-  if (bits != 4 && bits != 8) throw Error(ErrorKind::Recipe, fmt::format("the bits of a packed folder must be 4 or 8, but are {}", bits));
-  io::QuantScheme scheme{.bits = static_cast<int>(bits), .zero = settings.boolean("symmetric") ? io::QuantScheme::Zero::Symmetric : io::QuantScheme::Zero::ZeroPoint,
+  io::QuantScheme scheme{.bits = settings.text("bits") == "8" ? 8 : 4, .zero = settings.boolean("symmetric") ? io::QuantScheme::Zero::Symmetric : io::QuantScheme::Zero::ZeroPoint,
                          .scale_dtype = dtype};
   std::vector<std::int64_t> widths;
   for (const ir::TensorSpec& spec : context.model().tensors()) {

@@ -79,6 +79,17 @@ void refuse_existing(const Context& context, const fs::path& output) {
   }
 }
 
+// The name of the output must say what is written: a .gguf file, or a folder.
+void require_extension(const stage::StageInfo& info, const stage::Settings& settings, const fs::path& output) {
+  const std::string container = stage::output_of(info, settings);
+  if ((container == "gguf") == (output.extension() == ".gguf")) return;
+  if (container == "gguf") {
+    throw Error(ErrorKind::Usage, fmt::format("the output of `slmc {}` to gguf must end in .gguf, but is {}", info.name, output.filename().string()));
+  }
+  throw Error(ErrorKind::Usage, fmt::format("the output of `slmc {}` must be a folder here, but is {}", info.name, output.filename().string()),
+              "`slmc convert` makes a GGUF of a folder");
+}
+
 int run_stage(Context& context) {
   const stage::StageInfo& info = *registry().find(context.command.name);
   recipe::Recipe recipe = recipe::one_stage_recipe(request_of(context, info), registry());
@@ -88,6 +99,7 @@ int run_stage(Context& context) {
   }
   DriveOptions options;
   options.output = fs::absolute(context.args.text("output"));
+  require_extension(info, recipe.stages.front().settings, options.output);
   options.plan_only = context.args.flag("dry_run");
   if (!options.plan_only) refuse_existing(context, options.output);
   const fs::path work = options.output.parent_path() / ("." + options.output.filename().string() + ".work");

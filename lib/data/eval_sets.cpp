@@ -110,7 +110,6 @@ std::vector<ScoredSequence> sequences(const ChoiceItem& item, const text::Tokeni
     one.ids = tokenizer.encode(item.context + " " + choice);
     one.start = std::max<std::int64_t>(context, 1);
     one.characters = characters(choice);
-    one.bytes = static_cast<std::int64_t>(choice.size());
     all.push_back(std::move(one));
   }
   return all;
@@ -123,7 +122,7 @@ std::vector<MinimalPair> read_pairs(const std::filesystem::path& file, std::int6
 }
 
 ScoredSequence sequence(const std::string& sentence, const text::Tokenizer& tokenizer) {
-  return {tokenizer.encode(sentence), 1, characters(sentence), static_cast<std::int64_t>(sentence.size())};
+  return {tokenizer.encode(sentence), 1, characters(sentence)};
 }
 
 }  // namespace slmc::data

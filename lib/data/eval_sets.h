@@ -28,9 +28,7 @@ std::vector<ChoiceItem> read_choices(const std::filesystem::path& file, std::int
 struct ScoredSequence {
   std::vector<std::int32_t> ids;
   std::int64_t start = 0;  // >= 1: a first token without context has no probability
-  std::int64_t
-      characters = 0,
-      bytes = 0;  // of the scored text, the blank in front left out: acc_norm and acc_bytes divide by them
+  std::int64_t characters = 0;  // of the scored text, the blank in front left out: acc_norm divides by them
 };
 // One sequence per choice: context, blank and choice are encoded together, the context alone gives `start`,
 // so that a token across the border belongs to the choice.

@@ -127,7 +127,9 @@ void score_batch(Loaded& model, const Head& head, const std::vector<data::Scored
   for (std::size_t r = begin; r < end; ++r) {
     const data::ScoredSequence& s = sequences[order[r]];
     const std::int64_t count = static_cast<std::int64_t>(s.ids.size()) - s.start;
-    out[order[r]] = log_probs.narrow(0, at, count).sum().item<double>();
+    const double sum = log_probs.narrow(0, at, count).sum().item<double>();
+    if (!std::isfinite(sum)) throw Error(ErrorKind::Numeric, "the log-likelihood of a text must be finite, but is not", "the weights or activations overflow");
+    out[order[r]] = sum;
     at += count;
   }
 }

@@ -113,6 +113,11 @@ void ChannelSum::add(const at::Tensor& x) {
 
 at::Tensor ChannelSum::mean() const { return of_ == Of::MaxAbs ? sum_.to(at::kCPU).clone() : divided(sum_, rows_); }
 
+double CosineSum::mean() const {
+  if (!std::isfinite(sum_)) throw Error(ErrorKind::Numeric, "the activations must be finite, but are not", "`slmc verify` looks at the weights");
+  return rows_ ? sum_ / static_cast<double>(rows_) : 1.0;
+}
+
 void CosineSum::add(const at::Tensor& x, const at::Tensor& y) {
   const at::NoGradGuard no_grad;
   const auto runs = spans(x.size(0), 256);
@@ -122,7 +127,7 @@ void CosineSum::add(const at::Tensor& x, const at::Tensor& y) {
     const at::Tensor a = x.narrow(0, s.first, s.count).to(at::kDouble), b = y.narrow(0, s.first, s.count).to(at::kDouble);
     const at::Tensor dot = (a * b).sum(1), aa = a.square().sum(1), bb = b.square().sum(1), norm = (aa * bb).sqrt();
     const at::Tensor both_zero = ((aa == 0) * (bb == 0)).to(at::kDouble);
-    part[static_cast<std::size_t>(i)] = at::where(norm > 0, dot / norm, both_zero).sum().item<double>();
+    part[static_cast<std::size_t>(i)] = at::where(norm == 0, both_zero, dot / norm).sum().item<double>();      // NaN stays NaN
   };
   const auto count = static_cast<std::int64_t>(runs.size());
   if (x.is_cpu()) {

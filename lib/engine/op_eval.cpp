@@ -114,13 +114,22 @@ Json ppl_task(Evaluation& e, const stage::Settings& task) {
 
 std::size_t largest(const double* first, std::size_t n) { return static_cast<std::size_t>(std::max_element(first, first + n) - first); }
 
+// A text without a token to predict would win with a likelihood of one. `n` counts from 0.
+void require_scored(const data::ScoredSequence& s, const std::string& file, std::size_t n) {
+  if (s.start < static_cast<std::int64_t>(s.ids.size())) return;
+  throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, fmt::format("every text must have a token to predict, but one of item {} has none", n + 1));
+}
+
 Json choices_task(Evaluation& e, const stage::Settings& task) {
   const std::string& file = task.text("choices");
   const std::vector<data::ChoiceItem> items = data::read_choices(file, task.integer("first"));
   if (items.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the file must hold at least one item, but holds none");
   std::vector<data::ScoredSequence> all;
   for (const data::ChoiceItem& item : items) {
-    for (data::ScoredSequence& s : data::sequences(item, e.tokenizer())) all.push_back(std::move(s));
+    for (data::ScoredSequence& s : data::sequences(item, e.tokenizer())) {
+      require_scored(s, file, static_cast<std::size_t>(&item - items.data()));
+      all.push_back(std::move(s));
+    }
   }
   const std::vector<double> sums = log_likelihoods(e.model, all, e.context.events);
   std::vector<double> per_character(sums.size());
@@ -150,8 +159,10 @@ Json pairs_task(Evaluation& e, const stage::Settings& task) {
   if (pairs.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the file must hold at least one pair, but holds none");
   std::vector<data::ScoredSequence> all;
   for (const data::MinimalPair& pair : pairs) {
-    all.push_back(data::sequence(pair.good, e.tokenizer()));
-    all.push_back(data::sequence(pair.bad, e.tokenizer()));
+    for (const std::string* text : {&pair.good, &pair.bad}) {
+      all.push_back(data::sequence(*text, e.tokenizer()));
+      require_scored(all.back(), file, static_cast<std::size_t>(&pair - pairs.data()));
+    }
   }
   const std::vector<double> sums = log_likelihoods(e.model, all, e.context.events);
   Json picks = Json::array();

@@ -96,7 +96,7 @@ const std::vector<Setting>& data_table() {
        .unit = "tokens"},
       {.name = "samples",
        .type = Type::Count,
-       .help = "Windows; calibration takes 128 unless told, training as many as it needs.",
+       .help = "Windows of calibration text; 128 unless told.",
        .least = 1,
        .most = 1e12},
       field_setting(),
@@ -173,7 +173,10 @@ DataSection decode_data(const Node& node, const std::string& name, std::uint64_t
     if (settings.has("licence")) section.licences[""] = settings.text("licence");
   }
   if (settings.has("seq")) out["seq"] = settings.integer("seq");
-  if (settings.has("samples")) {
+  if (settings.has("samples") && name == "train") {
+    context.problems.push_back({"the key 'samples' must stand in calibration data, but stands in 'train'",
+                                node.key_place("samples"), "a stage's 'tokens' says how much is read"});
+  } else if (settings.has("samples")) {
     out["samples"] = settings.integer("samples");
   } else if (name == "calib") {
     out["samples"] = 128;

@@ -91,6 +91,21 @@ void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far,
   }
 }
 
+// A setting that nothing would read is a mistake: bits beside to: gguf, damping beside method: rtn.
+void check_only(const StageEntry& entry, const DecodeContext& context) {
+  for (const Setting& setting : entry.info->settings) {
+    if (setting.only_beside.empty() || !entry.settings.has(setting.name)) continue;
+    const Value::From from = entry.settings.all().at(setting.name).from;
+    if (from != Value::From::Recipe && from != Value::From::Flag) continue;
+    const std::string& now = entry.settings.text(setting.only_beside);
+    if (std::find(setting.only_values.begin(), setting.only_values.end(), now) != setting.only_values.end()) continue;
+    const auto place = entry.places.find(setting.name);
+    context.problems.push_back({fmt::format("the setting '{}' must stand beside {}: {}, but {} is {}", setting.name, setting.only_beside,
+                                            fmt::join(setting.only_values, " or "), setting.only_beside, now),
+                                place == entry.places.end() ? entry.place : place->second, fmt::format("leave '{}' out", setting.name)});
+  }
+}
+
 void check_needs(const StageEntry& entry, const Recipe& so_far, const DecodeContext& context) {
   const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
   const auto missing = [&](const std::string& what, const char* flag, const char* key) {
@@ -148,6 +163,7 @@ StageEntry decode_stage(const Node& map, const Recipe& so_far, const std::vector
     for (const auto& [key, value, key_place] : with->entries) entry.places[key] = value.place;
   }
   finish_settings(entry, with, so_far, before, context);
+  if (context.problems.size() == problems_before) check_only(entry, context);
   if (context.problems.size() == problems_before)
     check_needs(entry, so_far, context);  // a wrong method has no needs to check
   return entry;

@@ -18,7 +18,7 @@ const std::vector<MetricInfo>& metric_table() {
       {"kl", "nats", "KL divergence from the reference, mean per token", "ppl", true},
       {"top1_agreement", "", "share of tokens with the reference's likeliest one", "ppl", true},
       {"acc", "", "share of multiple-choice items with the right choice likeliest", "choices", false},
-      {"acc_norm", "", "the same with likelihoods divided by length in bytes", "choices", false},
+      {"acc_norm", "", "the same with log-likelihoods divided by the choice's characters", "choices", false},
       {"pairs", "", "share of minimal pairs whose good sentence is likelier", "pairs", false},
       {"parameters", "", "weights of the last model; a tied head counts once", "", false},
       {"parameters_ratio", "", "parameters over those of the input", "", false},

@@ -11,6 +11,7 @@
 #include "io/ggml_types.h"
 #include "ir/cost.h"
 #include "ir/plan.h"
+#include "ir/write.h"
 
 namespace slmc::recipe {
 using stage::Effect;
@@ -38,8 +39,9 @@ std::vector<std::int64_t> first(std::int64_t n) {
 // Weights that share a scale in what this stage writes: the block of the GGUF type, or the group of a packed
 // one. 0 = not known.
 std::int64_t group_of(const StageEntry& entry) {
-  if (given(entry, "group")) return entry.settings.integer("group");
-  if (!given(entry, "type") || stage::output_of(*entry.info, entry.settings) != "gguf") return 0;
+  const std::string container = stage::output_of(*entry.info, entry.settings);
+  if (container == "packed") return given(entry, "group") ? entry.settings.integer("group") : 0;
+  if (!given(entry, "type") || container != "gguf") return 0;
   const io::GgmlTypeInfo* type = io::ggml_type(std::string_view(entry.settings.text("type")));
   return type ? static_cast<std::int64_t>(type->block) : 0;
 }
@@ -249,7 +251,7 @@ std::map<std::string, std::string> why_not(const ir::Verdict& verdict) {
 
 std::int64_t packed_bytes(const ir::Model& model, const StageEntry& entry) {
   const ir::Cost cost = ir::cost(model);
-  const double bits = given(entry, "bits") ? entry.settings.number("bits") : 4,
+  const double bits = given(entry, "bits") && entry.settings.text("bits") == "8" ? 8 : 4,
                group = std::max<double>(static_cast<double>(group_of(entry)), 32);
   const double body = static_cast<double>(cost.parameters_body);
   return static_cast<std::int64_t>(body * (bits / 8 + 2 / group) +
@@ -324,6 +326,22 @@ Walk start_walk(const ir::Model& input) {
   return walk;
 }
 
+// What the packed form can't hold, before anything runs.
+void check_packed(const StageEntry& entry, const Walk& walk, Problems& problems) {
+  try {
+    ir::require_packable(walk.model);
+  } catch (const Error& error) {
+    problems.push_back({error.message(), entry.place, error.diagnostics().front().hint});
+  }
+  if (entry.settings.is_auto("group")) {
+    problems.push_back({"the setting 'group' must divide the rows of every matrix, but none of 128, 64, 32 and 16 does", entry.place, "give one that does"});
+  }
+  if (given(entry, "embedding") && entry.settings.text("embedding").front() == 'q') {
+    problems.push_back({fmt::format("the setting 'embedding' must be f16, bf16 or f32 in a packed folder, but is {}", entry.settings.text("embedding")),
+                        place_of(entry, "embedding"), {}});
+  }
+}
+
 Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed,
                     Problems& problems) {
   resolve_autos(recipe, i, walk.model);
@@ -356,6 +374,7 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
     }
   }
   check_groups(entry, walk, out.container, assumed, problems);
+  if (out.container == "packed") check_packed(entry, walk, problems);
   describe(out, walk.model);
   if (problems.size() == before) out.bytes = bytes_of(walk, entry, out.container);
   walk.dtype = dtype_asked(entry).value_or(out.quantized ? DType::F32 : walk.dtype);

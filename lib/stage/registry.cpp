@@ -17,6 +17,7 @@ void require_sound(const StageInfo& info) {
     SLMC_CHECK(declared(s.name) == 1 && !s.help.empty());
     SLMC_CHECK((s.type == Type::Choice) == !s.choices.empty());
     if (s.fallback) parse_value(s, *s.fallback);
+    SLMC_CHECK(s.only_beside.empty() == s.only_values.empty() && (s.only_beside.empty() || declared(s.only_beside) == 1));
   }
   for (const Effect& effect : info.effects) SLMC_CHECK(declared(effect.setting) == 1);
   for (const MethodInfo& method : info.methods) {

@@ -42,6 +42,9 @@ struct Setting {
   std::vector<std::string> choices;     // for Choice
   // The word `auto` is allowed: resolved from shapes, or measured when the stage starts
   bool may_be_auto = false;
+  // The Choice setting, and its values, beside which this one means something. Given beside another, it is an error.
+  std::string only_beside;
+  std::vector<std::string> only_values;
 };
 
 // A typed value with where it came from, so that `slmc plan` can say "flag", "recipe" or "default".

@@ -293,7 +293,6 @@ TEST(Choices, SequencesScoreTheContinuation) {
   EXPECT_EQ(all[0].ids, tokenizer().encode("The cat sat"));
   EXPECT_EQ(all[0].start, static_cast<std::int64_t>(tokenizer().encode("The cat").size()));
   EXPECT_EQ(all[1].characters, 4);
-  EXPECT_EQ(all[1].bytes, 5);
   EXPECT_EQ(sequences({"", {"a", "b"}, 0}, tokenizer())[0].start, 1);
   EXPECT_EQ(sequence("A b.", tokenizer()).start, 1);
 }

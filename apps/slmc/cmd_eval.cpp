@@ -28,7 +28,6 @@ Json tasks_of(const Context& context) {
       out.push_back(std::move(task));
     }
   }
-  if (out.empty()) throw Error(ErrorKind::Usage, "something must be measured: --ppl FILE, --choices FILE or --pairs FILE, but none is given");
   return out;
 }
 
@@ -73,6 +72,7 @@ void add_rows(report::Table& table, const Json& task) {
 }
 
 int run_eval(Context& context) {
+  if (tasks_of(context).empty()) throw Error(ErrorKind::Usage, "something must be measured: --ppl FILE, --choices FILE or --pairs FILE, but none is given");
   const Json result = run_alone(context, eval_job(context, context.args.text("MODEL"), context.args.text("reference")));
   if (context.term.json()) {
     context.term.document(context.command, {{"model", context.args.text("MODEL")}, {"reference", context.args.text("reference")},
@@ -121,9 +121,11 @@ report::Table compare_table(const Side& a, const Side& b) {
 
 int run_compare(Context& context) {
   const std::string a = context.args.text("A"), b = context.args.text("B");
-  const Json of_a = run_alone(context, eval_job(context, a, ""));
-  const Json of_b = run_alone(context, eval_job(context, b, a));
-  const Side left{summarise(load_model(context, a)), of_a["tasks"]}, right{summarise(load_model(context, b)), of_b["tasks"]};
+  const auto side = [&](const std::string& model, const std::string& reference) {      // without a task: size and cost only
+    const Json tasks = tasks_of(context).empty() ? Json::array() : run_alone(context, eval_job(context, model, reference))["tasks"];
+    return Side{summarise(load_model(context, model)), tasks};
+  };
+  const Side left = side(a, ""), right = side(b, a);
   if (context.term.json()) {
     context.term.document(context.command, {{"a", {{"model", to_json(left.summary)}, {"tasks", left.tasks}}},
                                       {"b", {{"model", to_json(right.summary)}, {"tasks", right.tasks}}}});

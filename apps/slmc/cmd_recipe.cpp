@@ -32,9 +32,15 @@ int run_schema(Context& context) {
   return kDone;
 }
 
+// A recipe's paths are relative to its folder, a command line's to where one stands.
+std::string seen_from(const std::string& model, const std::string& file) {
+  if (file.empty() || model.starts_with("hf:") || std::filesystem::path(model).is_absolute()) return model;
+  return std::filesystem::absolute(model).lexically_proximate(std::filesystem::absolute(file).parent_path()).string();
+}
+
 int run_init(Context& context) {
-  const std::string text = recipe::starter_recipe(context.args.text("MODEL"));
   const std::string file = context.args.text("output");
+  const std::string text = recipe::starter_recipe(seen_from(context.args.text("MODEL"), file));
   if (file.empty()) {
     context.term.text(text);
     return kDone;
@@ -43,7 +49,7 @@ int run_init(Context& context) {
     throw Error(ErrorKind::Usage, fmt::format("the output {} must not exist, but does", file), "-f replaces it");
   }
   write_text(file, text);
-  context.term.note(fmt::format("wrote {}; next: slmc plan {}", file, file));
+  context.term.note(fmt::format("wrote {}; next: name your texts in it, then slmc plan {}", file, file));
   return kDone;
 }
 

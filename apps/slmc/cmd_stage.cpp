@@ -71,14 +71,6 @@ recipe::StageRequest request_of(const Context& context, const stage::StageInfo& 
   return out;
 }
 
-void refuse_existing(const Context& context, const fs::path& output) {
-  std::error_code code;
-  const bool there = fs::exists(output, code) && !(fs::is_directory(output, code) && fs::is_empty(output, code));
-  if (there && !context.args.flag("force")) {
-    throw Error(ErrorKind::Usage, fmt::format("the output {} must not exist, but does", output.string()), "-f replaces it");
-  }
-}
-
 // The name of the output must say what is written: a .gguf file, or a folder.
 void require_extension(const stage::StageInfo& info, const stage::Settings& settings, const fs::path& output) {
   const std::string container = stage::output_of(info, settings);
@@ -101,7 +93,6 @@ int run_stage(Context& context) {
   options.output = fs::absolute(context.args.text("output"));
   require_extension(info, recipe.stages.front().settings, options.output);
   options.plan_only = context.args.flag("dry_run");
-  if (!options.plan_only) refuse_existing(context, options.output);
   const fs::path work = options.output.parent_path() / ("." + options.output.filename().string() + ".work");
   options.work = work;
   options.go_on = "go on with: slmc " + join_words(context.words);

@@ -10,6 +10,7 @@
 #include "apps/slmc/build_info.h"
 #include "apps/slmc/event_log.h"
 #include "apps/slmc/executor.h"
+#include "apps/slmc/output_file.h"
 #include "core/file.h"
 #include "core/units.h"
 #include "recipe/lineage.h"
@@ -120,7 +121,8 @@ void show_result(Context& context, const recipe::Chain& chain, const recipe::Run
   }
   context.term.table(report::run_table(report));
   for (const report::ReportGate& g : report.gates) {
-    context.term.note(fmt::format("gate {}: {} ({}), {}", g.metric, g.value, g.limit, g.met ? "met" : "not met"));
+    const std::string line = fmt::format("gate {}: {} ({}), {}", g.metric, g.value, g.limit, g.met ? "met" : "not met");
+    g.met ? context.term.note(line) : context.term.warning(line);        // with -q too: it is why the exit code is 3
   }
   context.term.note(fmt::format("done in {}: {}", format_seconds(result.seconds), result.output.string()));
   if (!chain.recipe.report.empty()) context.term.note(fmt::format("report: {}", chain.recipe.report.string()));
@@ -171,7 +173,10 @@ std::string plan_text(const recipe::Chain& chain, bool plain) {
 
 int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) {
   const recipe::Environment around = environment(context, options);
-  if (!options.plan_only) require_engine(context);
+  if (!options.plan_only) {
+    require_engine(context);
+    if (!options.output.empty()) require_free(options.output, context.args.flag("force"));
+  }
   const recipe::Chain chain = recipe::resolve(std::move(recipe), around);
   for (const std::string& warning : chain.warnings) context.term.warning(warning);
   if (options.plan_only) {

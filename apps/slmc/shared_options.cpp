@@ -33,7 +33,7 @@ Option threads_option() {
 }
 
 Option max_ram_option() {
-  return grouped({.setting = {.name = "max_ram", .type = Type::Bytes, .help = "Stop rather than use more memory than this."}}, kRunning);
+  return grouped({.setting = {.name = "max_ram", .type = Type::Bytes, .help = "Stop rather than use more memory than this.", .least = 256e6}}, kRunning);
 }
 
 Option seed_option() {

@@ -234,6 +234,10 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   if (!target_.has_filename() || fs::is_directory(target_)) {
     throw Error(ErrorKind::Usage, at(target_), "the output must be a file name, but is a folder");
   }
+  std::error_code ignored;
+  if (fs::exists(target_, ignored) && !fs::is_regular_file(target_, ignored)) {      // renaming over a device would take it away
+    throw Error(ErrorKind::Usage, at(target_), "the output must be a file, but is a device, pipe or socket");
+  }
   make_parent(target_);
   remove_stale(target_);
   temporary_ = temporary_sibling(target_);

@@ -25,7 +25,7 @@ void load_cuda() {
   const fs::path library = torch_folder() / "libtorch_cuda.so";
   if (!fs::exists(library)) {
     throw Error(ErrorKind::Resource, "the device cuda needs a LibTorch built for CUDA, but the one in " + torch_folder().string() + " is for the CPU",
-                "scripts/setup --cuda, or --device cpu");
+                "scripts/setup --gpu, or --device cpu");
   }
   if (!dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL)) {
     const char* why = dlerror();

@@ -1,6 +1,7 @@
 #include "engine/op.h"
 
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
 
@@ -36,6 +37,9 @@ at::Tensor OpContext::windows(const std::string& which) {
   if (!texts) throw Error(ErrorKind::Usage, "data '" + which + "' must be given, but is not");
   const data::DataSpec& spec = texts->spec();
   SLMC_CHECK(spec.samples > 0);
+  if (const std::int64_t there = texts->tokens_per_epoch() / spec.seq; there < spec.samples) {
+    events.warning(fmt::format("data '{}' has text for {} windows of {} tokens, not {}: the same text is read again", which, there, spec.seq, spec.samples));
+  }
   at::Tensor out = at::empty({spec.samples, spec.seq}, at::kLong);
   auto* to = out.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < spec.samples; ++i) {

@@ -113,11 +113,6 @@ void ChannelSum::add(const at::Tensor& x) {
 
 at::Tensor ChannelSum::mean() const { return of_ == Of::MaxAbs ? sum_.to(at::kCPU).clone() : divided(sum_, rows_); }
 
-double CosineSum::mean() const {
-  if (!std::isfinite(sum_)) throw Error(ErrorKind::Numeric, "the activations must be finite, but are not", "`slmc verify` looks at the weights");
-  return rows_ ? sum_ / static_cast<double>(rows_) : 1.0;
-}
-
 void CosineSum::add(const at::Tensor& x, const at::Tensor& y) {
   const at::NoGradGuard no_grad;
   const auto runs = spans(x.size(0), 256);

@@ -52,7 +52,7 @@ class ChannelSum {
 class CosineSum {
  public:
   void add(const at::Tensor& x, const at::Tensor& y);   // [rows, n] each
-  double mean() const;                         // 1 of no rows. Error(Numeric) when a row held NaN or infinity
+  double mean() const { return rows_ ? sum_ / static_cast<double>(rows_) : 1.0; }      // NaN when a row held NaN
 
  private:
   std::int64_t rows_ = 0;

@@ -3,12 +3,24 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
+
+#include <cmath>
 
 #include "core/cancel.h"
+#include "core/error.h"
 #include "engine/moments.h"
 #include "engine/stream.h"
 
 namespace slmc::pruning {
+
+double influence_of(const at::Tensor& before, const at::Tensor& after, std::int64_t block) {
+  engine::CosineSum cosines;
+  cosines.add(before.flatten(0, 1), after.flatten(0, 1));
+  const double influence = 1 - cosines.mean();
+  if (std::isfinite(influence)) return influence;
+  throw Error(ErrorKind::Numeric, fmt::format("the activations around block {} must be finite, but are not", block), "`slmc verify` looks at the weights");
+}
 
 Judge::Judge(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t stride)
     : arch_(arch), weights_(weights), head_(engine::head_of(arch, weights)) {
@@ -22,9 +34,7 @@ Judge::Judge(const engine::Arch& arch, engine::Weights& weights, const at::Tenso
     cancel_point("nothing was written");
     const at::Tensor before = x.clone();
     engine::run_windows(arch, weights, x, i, i + 1);
-    engine::CosineSum cosines;
-    cosines.add(before.flatten(0, 1), x.flatten(0, 1));
-    influence_.push_back(1 - cosines.mean());
+    influence_.push_back(influence_of(before, x, i));
   }
   whole_ = at::empty({n, positions_.numel(), arch.sizes.hidden}, x.options());
   engine::for_windows(n, start_.device(), [&](std::int64_t i) { whole_[i].copy_(judged(x.narrow(0, i, 1))); });

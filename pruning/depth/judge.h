@@ -16,6 +16,9 @@ struct Distance {
   double loss_whole = 0;           // of the whole model
 };
 
+// Block Influence of a block: 1 - mean cosine of the rows of its input and output, both [n, seq, hidden]. Error(Numeric) when they overflow.
+double influence_of(const at::Tensor& before, const at::Tensor& after, std::int64_t block);
+
 class Judge {
  public:
   // Runs the whole model over windows [n, seq] once. Every `stride`-th position is judged: the head costs as much as many blocks.

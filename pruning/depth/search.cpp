@@ -7,7 +7,6 @@
 
 #include "core/cancel.h"
 #include "core/error.h"
-#include "engine/moments.h"
 #include "engine/stream.h"
 
 namespace slmc::pruning {
@@ -40,9 +39,7 @@ class GreedyRound {
       }
       const at::Tensor before = x.clone();
       engine::run_windows(arch_, weights_, x, i, i + 1);
-      engine::CosineSum cosines;
-      cosines.add(before.flatten(0, 1), x.flatten(0, 1));
-      influence[static_cast<std::size_t>(i)] = 1 - cosines.mean();
+      influence[static_cast<std::size_t>(i)] = influence_of(before, x, i);
     }
     return best;
   }

@@ -91,6 +91,13 @@ TEST(Search, BlockInfluenceTakesTheSmallestAndTheFirstOfEquals) {
   EXPECT_EQ(r[2].block, 4);
 }
 
+// NaN compares as nothing: an overflowing model would lose whichever blocks come first.
+TEST(Search, InfluenceOfOverflowingActivationsIsRefused) {
+  const at::Tensor x = at::ones({1, 2, 3}), bad = x / 0.0;
+  EXPECT_NEAR(influence_of(x, x, 0), 0, 1e-12);
+  EXPECT_THROW(influence_of(x, bad, 0), Error);
+}
+
 TEST(Search, GreedyTakesTheBestOfAllInEachRound) {
   Case c(6);
   const Judge judge(c.arch, c.weights, c.windows, 1);

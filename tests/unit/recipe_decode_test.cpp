@@ -37,7 +37,7 @@ data:
       wiki: {files: [w.jsonl, /abs/w2.txt], weight: 2, skip_last: 20, licence: CC BY-SA 3.0}
       code: {files: [c.jsonl], field: body}
     seq: 128
-    samples: 60k
+    # how much is read, the stage says
 stages:
   - {id: depth, use: drop, with: {layers: 3, search: greedy-kl}}
   - id: width
@@ -67,7 +67,7 @@ TEST(Decode, EveryKeyOfAWholeRecipe) {
   EXPECT_EQ(
       r.data.at("train").spec->dump(),
       R"({"mix":{"wiki":{"files":["/folder/w.jsonl","/abs/w2.txt"],"weight":2.0,"field":"text","skip_last":20},)"
-      R"("code":{"files":["/folder/c.jsonl"],"weight":1.0,"field":"body","skip_last":0}},"seq":128,"samples":60000,"seed":7})");
+      R"("code":{"files":["/folder/c.jsonl"],"weight":1.0,"field":"body","skip_last":0}},"seq":128,"seed":7})");
   EXPECT_EQ(r.data.at("train").files.size(), 3u);
   EXPECT_EQ(r.data.at("train").files[1].place.line, 8);
   EXPECT_EQ(r.data.at("train").licences.at("wiki"), "CC BY-SA 3.0");
@@ -184,7 +184,7 @@ TEST(Write, DecodesToTheSameRecipe) {
             "  calib: {files: [c.jsonl], licence: \"CC BY-SA 4.0\", seq: 256}\n"
             "  train: {mix: {wiki: {files: [w.jsonl, /abs/w2.txt], weight: 2, skip_last: 20, licence: \"CC "
             "BY-SA 3.0\"}, "
-            "code: {files: [c.jsonl], field: body}}, samples: 60000, seq: 128}\n"
+            "code: {files: [c.jsonl], field: body}}, seq: 128}\n"
             "stages:\n"
             "  - {id: depth, use: drop, with: {layers: 3, search: greedy-kl}}\n"
             "  - {id: width, use: prune, with: {ffn: 1280}}\n"

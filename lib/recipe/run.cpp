@@ -97,9 +97,7 @@ Decision decide(const Chain& chain, const RunOptions& options) {
     if (id != "*") index_of(chain, id, "again");
   }
   for (std::size_t i = out.stages; i-- > 0;) {
-    const bool forced = std::any_of(options.force.begin(), options.force.end(), [&](const std::string& id) {
-      return id == "*" || id == chain.stages[i].out.id;
-    });
+    const bool forced = is_forced(options, chain.stages[i].out.id);
     const bool unmeasured = is_measured(chain, i, out.stages) && !is_evaluated(chain, chain.stages[i].key);
     if (forced || !out.manifests[i]) needs.run(i);
     if (i + 1 == out.stages || unmeasured) needs.need(chain.stages[i].out.id);
@@ -179,7 +177,7 @@ void run_stages(RunState& state, Decision& decision) {
   for (std::size_t i = 0; i < decision.stages; ++i) {
     cancel_point("finished stages are kept; the same command goes on from here");
     if (decision.runs[i]) {
-      make_stage(state, i);
+      decision.runs[i] = make_stage(state, i);
       decision.manifests[i] = read_manifest(chain.stages[i].folder, chain.stages[i].key);
       SLMC_CHECK(decision.manifests[i].has_value());
     } else {
@@ -247,6 +245,11 @@ RunResult run_all(RunState& state) {
 }
 
 }  // namespace
+
+bool is_forced(const RunOptions& options, const std::string& id) {
+  return std::any_of(options.force.begin(), options.force.end(),
+                     [&](const std::string& wanted) { return wanted == "*" || wanted == id; });
+}
 
 std::string kept_gemm(const fs::path& work, const std::string& device) {
   const fs::path file = work / "engine.json";

@@ -149,6 +149,7 @@ void clean_up(const fs::path& partial) {
 }
 
 void run_job(RunState& state, std::size_t i, const fs::path& partial) {
+  fs::create_directories(partial);
   const bool resumed = fs::exists(partial / "resume") && !fs::is_empty(partial / "resume");
   sweep_partial(partial);
   fs::create_directories(partial / "resume");
@@ -173,16 +174,20 @@ fs::path path_of(const RunState& state, const ModelInput& input) {
   return {};
 }
 
-void make_stage(RunState& state, std::size_t i) {
+bool make_stage(RunState& state, std::size_t i) {
   const StageForecast& forecast = state.chain.stages[i];
   const fs::path partial = partial_folder(forecast.folder);
   sweep(state.options.work, i + 1, forecast.out.id, forecast.key);
-  fs::create_directories(partial);
   try {
-    const FolderLock lock(partial);
+    const FolderLock lock(lock_folder(forecast.folder));
+    take_back(forecast.folder);
+    // Another run of the same recipe may have made it since this one looked.
+    if (find_whole(forecast.folder, forecast.key) && !is_forced(state.options, forecast.out.id)) {
+      announce(state, i, "reused");
+      return false;
+    }
     // A run killed after the manifest left a whole folder that only lacks its name.
-    const std::optional<Json> manifest = read_manifest(partial, forecast.key);
-    if (!manifest || !artefact_is_whole(partial, *manifest, true)) {
+    if (!find_whole(partial, forecast.key)) {
       try {
         run_job(state, i, partial);
       } catch (const Error& error) {
@@ -198,6 +203,7 @@ void make_stage(RunState& state, std::size_t i) {
     throw;
   }
   announce(state, i, "done");
+  return true;
 }
 
 Row row_of(const RunState& state, std::size_t i, const Json& manifest) {

@@ -19,8 +19,11 @@ struct RunState {
 // Path and key of an artefact of the chain ("model" or a stage's id), or of a model from outside.
 std::filesystem::path path_of(const RunState& state, const ModelInput& input);
 
-// Makes stage `i` and publishes its folder. What a killed run left is taken up.
-void make_stage(RunState& state, std::size_t i);
+// Whether the caller wants this stage made again although it is there.
+bool is_forced(const RunOptions& options, const std::string& id);
+
+// Makes stage `i` and publishes its folder. What a killed run left is taken up. False when another run made it meanwhile.
+bool make_stage(RunState& state, std::size_t i);
 // The row of stage `i`, whose folder holds a manifest.
 Row row_of(const RunState& state, std::size_t i, const Json& manifest);
 

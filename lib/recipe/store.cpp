@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+bool exchange_denied = false;
 constexpr const char* kManifest = "manifest.json";
 
 bool is_lineage(const fs::path& path) {
@@ -58,6 +59,40 @@ bool same_file(const fs::path& path, const Json& wanted, bool thorough) {
   return !thorough || sha256_file(path) == wanted.value("sha256", "");
 }
 
+constexpr const char* kRenamed = "the finished stage must be renamed into place";
+
+// 0, or why the two names could not be exchanged.
+int exchange(const fs::path& a, const fs::path& b) {
+  if (testing::write_must_fail()) return ENOSPC;
+  if (exchange_denied) return EINVAL;
+  return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0 ? 0 : errno;
+}
+
+// What network and old file systems say that only know plain renames.
+bool cannot_exchange(int code) { return code == EINVAL || code == ENOSYS || code == EOPNOTSUPP; }
+
+void rename_one(const fs::path& from, const fs::path& to, const fs::path& finished) {
+  const int code = testing::write_must_fail() ? ENOSPC : ::rename(from.c_str(), to.c_str()) != 0 ? errno : 0;
+  if (code != 0) fail(finished, kRenamed, code);
+}
+
+fs::path aside_of(const fs::path& finished) { return partial_folder(finished).string() + ".old"; }
+
+// The old one goes aside, and back when the new one can't take its name. A kill between leaves both whole: take_back.
+void replace_in_steps(const fs::path& partial, const fs::path& finished) {
+  const fs::path aside = aside_of(finished);
+  std::error_code ignored;
+  fs::remove_all(aside, ignored);
+  rename_one(finished, aside, finished);
+  try {
+    rename_one(partial, finished, finished);
+  } catch (const Error&) {
+    fs::rename(aside, finished, ignored);
+    throw;
+  }
+  fs::remove_all(aside, ignored);
+}
+
 void copy_one(const fs::path& from, const fs::path& to) {
   const MappedFile file = MappedFile::open(from);
   AtomicFile out(to);
@@ -80,6 +115,12 @@ fs::path stage_folder(const fs::path& work, std::size_t number, const std::strin
 
 fs::path partial_folder(const fs::path& finished) {
   return finished.parent_path() / ("." + finished.filename().string());
+}
+
+fs::path lock_folder(const fs::path& finished) {
+  const fs::path folder = finished.parent_path() / ".locks" / finished.filename();
+  fs::create_directories(folder);
+  return folder;
 }
 
 std::string artefact_name(const std::string& container) {
@@ -148,11 +189,12 @@ void sweep(const fs::path& work, std::size_t number, const std::string& id, cons
     const std::string name = it->path().filename().string();
     const bool of_this_stage = name.starts_with(prefix) && name.size() >= prefix.size() + 8 &&
                                name.find('-', prefix.size()) == std::string::npos;
-    if (of_this_stage && name != own && it->is_directory(ignored)) found.push_back(it->path());
+    if (of_this_stage && !name.starts_with(own) && it->is_directory(ignored)) found.push_back(it->path());
   }
   for (const fs::path& path : found) {
+    const std::string finished = path.filename().string().substr(1, prefix.size() + 7);
     try {
-      const FolderLock lock(path);  // someone may be making it
+      const FolderLock lock(lock_folder(work / finished));  // someone may be making it
       fs::remove_all(path, ignored);
     } catch (const Error&) {
     }
@@ -163,27 +205,33 @@ void sweep_partial(const fs::path& partial) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(partial)) {
     const std::string name = entry.path().filename().string();
-    if (name != ".lock" && name != "resume") found.push_back(entry.path());
+    if (name != "resume") found.push_back(entry.path());
   }
   for (const fs::path& path : found) fs::remove_all(path);
 }
 
+std::optional<Json> find_whole(const fs::path& folder, const std::string& key) {
+  std::optional<Json> manifest = read_manifest(folder, key);
+  if (manifest && !artefact_is_whole(folder, *manifest, true)) manifest.reset();
+  return manifest;
+}
+
+void take_back(const fs::path& finished) {
+  const fs::path aside = aside_of(finished);
+  if (!fs::exists(finished) && fs::exists(aside)) fs::rename(aside, finished);
+}
+
 void publish(const fs::path& partial, const fs::path& finished) {
-  if (testing::write_must_fail()) fail(finished, "the finished stage must be renamed into place", ENOSPC);
-  std::error_code ignored;
-  fs::remove(partial / ".lock", ignored);
   flush_folder(partial);
-  const bool swap = fs::exists(finished);
-  const unsigned flags = swap ? RENAME_EXCHANGE : 0;
-  if (::renameat2(AT_FDCWD, partial.c_str(), AT_FDCWD, finished.c_str(), flags) != 0) {
-    const int code = errno;
-    // Some network file systems can't exchange: two steps then. A kill between them leaves the new folder
-    // whole under its hidden name.
-    if (swap) fs::remove_all(finished, ignored);
-    if (::rename(partial.c_str(), finished.c_str()) != 0)
-      fail(finished, "the finished stage must be renamed into place", code);
-  } else if (swap) {
+  std::error_code ignored;
+  if (!fs::exists(finished)) {
+    rename_one(partial, finished, finished);
+  } else if (const int code = exchange(partial, finished); code == 0) {
     fs::remove_all(partial, ignored);  // now the old one
+  } else if (cannot_exchange(code)) {
+    replace_in_steps(partial, finished);
+  } else {
+    fail(finished, kRenamed, code);
   }
   flush_folder(finished.parent_path());
 }
@@ -205,5 +253,7 @@ void deliver(const fs::path& model, const fs::path& target, bool replace) {
   copy_one(model, target);
   if (fs::exists(lineage_path(model))) copy_one(lineage_path(model), target.string() + ".lineage.json");
 }
+
+void deny_exchange(bool denied) { exchange_denied = denied; }
 
 }  // namespace slmc::recipe

@@ -35,7 +35,7 @@ def contents(work):
     out = {}
     for path in sorted(work.rglob("*")):
         relative = path.relative_to(work)
-        if not path.is_file() or relative.parts[0] == "cache" or path.name in ("measured.json", "report.html"):
+        if not path.is_file() or relative.parts[0] == "cache" or path.name in ("measured.json", "report.html", ".lock"):
             continue
         data = path.read_bytes()
         if path.suffix == ".json":

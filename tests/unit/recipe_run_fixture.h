@@ -155,12 +155,12 @@ class RunFixture : public ::testing::Test {
     };
   }
 
-  // Every file below a work folder with its hash, but what a run measures about itself.
+  // Every file below a work folder with its hash, but locks and what a run measures about itself.
   std::map<std::string, std::string> contents(const std::string& work) const {
     std::map<std::string, std::string> out;
     for (const auto& entry : fs::recursive_directory_iterator(root_ / work)) {
       const std::string name = entry.path().filename().string();
-      if (!entry.is_regular_file() || name == "measured.json") continue;
+      if (!entry.is_regular_file() || name == "measured.json" || name == ".lock") continue;
       std::string text = read_text(entry.path());
       if (name.ends_with("lineage.json")) {
         Json lineage = Json::parse(text);

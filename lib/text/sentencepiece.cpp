@@ -9,6 +9,12 @@
 
 namespace slmc::text {
 
+namespace {
+
+constexpr std::size_t kMostCharacters = 1024;  // every cut of a piece is tried: work grows with the square of its length
+
+}  // namespace
+
 std::vector<Merge> merges_by_score(const Vocabulary& vocabulary, const std::vector<double>& scores,
                                    const std::vector<std::int64_t>& types) {
   struct Ranked {
@@ -29,6 +35,7 @@ std::vector<Merge> merges_by_score(const Vocabulary& vocabulary, const std::vect
       code_point(piece.data() + at, bytes);
       if (at > 0) cuts.push_back(at);
     }
+    if (cuts.size() >= kMostCharacters) continue;
     for (std::size_t i = 0; i < cuts.size(); ++i) {
       const Merge merge{vocabulary.find(piece.substr(0, cuts[i])), vocabulary.find(piece.substr(cuts[i])),
                         id};

@@ -20,7 +20,8 @@ enum TokenType : std::int64_t {
 
 // SentencePiece merges the two neighbours whose joint piece has the highest score. As ranks: pieces by
 // falling score, and of the cuts of one piece the one with the longest left part first, which is how
-// `transformers` writes tokenizer.json.
+// `transformers` writes tokenizer.json. Pieces of more than 1024 characters (SentencePiece makes none above 16 unless
+// told otherwise) get no merges, so text never becomes one.
 std::vector<Merge> merges_by_score(const Vocabulary& vocabulary, const std::vector<double>& scores,
                                    const std::vector<std::int64_t>& types);
 

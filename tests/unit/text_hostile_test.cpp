@@ -168,6 +168,22 @@ io::GgufMetadata small_gguf() {
   return m;
 }
 
+// All cuts of a piece are looked up: without a limit this would take hours.
+TEST(HostileTokenizer, PiecesOfMillionsOfCharactersAreNotCutUp) {
+  const auto with_piece = [](std::size_t characters) {
+    io::GgufMetadata m;
+    m.emplace_back("tokenizer.ggml.model", io::GgufValue::text("llama"));
+    m.emplace_back("tokenizer.ggml.tokens", io::GgufValue::texts({"<unk>", "a", std::string(characters - 1, 'a'), std::string(characters, 'a')}));
+    m.emplace_back("tokenizer.ggml.scores", io::GgufValue::f32s({0, -1, -2, -3}));
+    m.emplace_back("tokenizer.ggml.token_type", io::GgufValue::i32s({2, 1, 1, 1}));
+    m.emplace_back("tokenizer.ggml.unknown_token_id", io::GgufValue::u32(0));
+    return Tokenizer::from_gguf(m, "m.gguf");
+  };
+  EXPECT_EQ(with_piece(4 << 20).size(), 4);
+  EXPECT_EQ(with_piece(1025).piece(3).size(), 1025u);
+  EXPECT_EQ(with_piece(3).encode("aaa").back(), 3);
+}
+
 TEST(HostileTokenizer, EveryGgufKeyReplacedOrMissing) {
   EXPECT_EQ(Tokenizer::from_gguf(small_gguf(), "m").encode("ab<s>a"), (std::vector<std::int32_t>{2, 3, 0}));
   const std::vector<io::GgufValue> others = {io::GgufValue::u32(4000000000u),

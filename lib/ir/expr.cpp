@@ -259,7 +259,7 @@ class Evaluation {
     return r;
   }
   Json negative(const Json& a) const {
-    return a.is_number_integer() ? Json(-a.get<std::int64_t>()) : Json(-number(a));
+    return a.is_number_integer() ? whole(-number(a)) : Json(-number(a));
   }
 
   double number(const Json& v) const {

@@ -34,6 +34,16 @@ double positive(const Json& object, const char* key, double fallback, const std:
   return it->get<double>();
 }
 
+std::int64_t tokens(const Json& object, const char* key, std::int64_t fallback, const std::string& file) {
+  constexpr double kMost = 100'000'000;  // as of every size of a config
+  const double value = positive(object, key, static_cast<double>(fallback), file);
+  if (value > kMost || value != std::floor(value))
+    throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}},
+                std::string("the rotary setting '") + key + "' must be a whole number from 1 to 100000000, but is " +
+                    dump_compact(object.at(key)));
+  return static_cast<std::int64_t>(value);
+}
+
 }  // namespace
 
 std::vector<double> frequencies(const Rope& rope, std::int64_t pairs) {
@@ -74,8 +84,7 @@ Rope rope_from_json(const Json& scaling, double theta, std::int64_t original, co
     rope.factor = positive(scaling, "factor", 1, file);
     rope.low = positive(scaling, "low_freq_factor", 1, file);
     rope.high = positive(scaling, "high_freq_factor", 4, file);
-    rope.original = static_cast<std::int64_t>(
-        positive(scaling, "original_max_position_embeddings", static_cast<double>(original), file));
+    rope.original = tokens(scaling, "original_max_position_embeddings", original, file);
     if (rope.high <= rope.low)
       throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}},
                   "high_freq_factor must be above low_freq_factor, but is not");

@@ -330,6 +330,10 @@ TEST(Resolve, UnknownKeysAndKindsAreRefusedByName) {
   refused(R"({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}})", "longrope");
   refused(R"({"rope_scaling": {"rope_type": "linear", "factor": 4.0, "beta_fast": 32}})", "beta_fast");
   refused(R"({"rope_scaling": {"rope_type": "llama3", "factor": 4.0}})", "low_freq_factor");
+  for (const char* original : {"1e300", "0.5", "8192.5", "9223372036854775807"})
+    refused(std::string(R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": )") +
+                original + "}}",
+            "must be a whole number from 1 to 100000000");
   refused(R"({"num_attention_heads": 3})", "head_dim");
   refused(R"({"hidden_size": -8})", "hidden");
   refused(R"({"hidden_size": "8"})", "hidden");
@@ -337,6 +341,15 @@ TEST(Resolve, UnknownKeysAndKindsAreRefusedByName) {
   refused(R"({"rms_norm_eps": 0})", "norm_eps");
   refused(R"({"model_type": "lama"})", "did you mean 'llama'");
   refused(R"({"vocab_size": null})", "vocab");
+}
+
+TEST(Expr, NegativesOfTheLargestIntegers) {
+  for (const char* text : {"-9223372036854775808", "9223372036854775807", "18446744073709551615", "-7", "0"}) {
+    const Json value = parse_json(text, "t", ErrorKind::Model);
+    Scope scope;
+    scope.key = [&](std::string_view) { return &value; };
+    EXPECT_EQ(Expr::parse("-.x", "t").evaluate(scope).get<double>(), -value.get<double>()) << text;
+  }
 }
 
 TEST(Resolve, OldAndNewRotaryKeysAgree) {

@@ -23,10 +23,26 @@ std::vector<std::byte> scale_bytes(const std::vector<float>& scales, DType type)
 
 std::vector<std::uint8_t> zero_codes(const std::vector<float>& mins) { return {mins.begin(), mins.end()}; }
 
+// Whether one entry of `config_groups` says of a matrix with `columns` columns what its tensors say. Without a size, or with -1, a group is
+// a row ("channel").
+bool says(const Json& group, const QuantScheme& scheme, std::int64_t columns) {
+  const auto weights = group.is_object() ? group.find("weights") : group.end();
+  if (weights == group.end() || !weights->is_object()) return false;
+  const auto number = [&](const char* key) {
+    const auto it = weights->find(key);
+    return it != weights->end() && it->is_number_integer() ? it->get<std::int64_t>() : -1;
+  };
+  const auto symmetric = weights->find("symmetric");
+  const bool zero_points = symmetric != weights->end() && symmetric->is_boolean() && !symmetric->get<bool>();
+  const std::int64_t size = number("group_size");
+  return number("num_bits") == scheme.bits && (size == -1 ? columns : size) == scheme.group &&
+         zero_points == (scheme.zero == QuantScheme::Zero::ZeroPoint);
+}
+
 class Reader {
  public:
-  Reader(std::map<std::string, StoredValue, std::less<>>& stored, std::string name, const std::string& file)
-      : stored_(stored), name_(std::move(name)), file_(file) {}
+  Reader(std::map<std::string, StoredValue, std::less<>>& stored, std::string name, const Json& groups, const std::string& file)
+      : stored_(stored), name_(std::move(name)), groups_(groups), file_(file) {}
 
   // The value of "M.weight", checked against its companions' headers; the codes are read later.
   StoredValue read() {
@@ -43,6 +59,7 @@ class Reader {
     if (stored_.contains(name_ + "_g_idx")) {
       throw Error(ErrorKind::Unsupported, Place{file_, 0, 0, 1, {}}, "the groups of '" + name_ + "' must be runs of columns, but are given one by one (g_idx)");
     }
+    require_said(scheme, shape[1]);
     return {shape, "packed" + std::to_string(scheme.bits), [=] { return value(shape, scheme, packed, scale, zero); }};
   }
 
@@ -59,6 +76,14 @@ class Reader {
 
   void require(bool good, const std::string& suffix, const StoredValue& found) const {
     if (!good) fail("the shape of '" + name_ + suffix + "' must agree with '" + name_ + "_shape', but is " + shape_text(found.shape) + " of " + found.dtype);
+  }
+
+  // Other widths have shapes of 4 or 8 bits too (7 bits: four codes in a word), so shapes alone prove nothing.
+  void require_said(const QuantScheme& scheme, std::int64_t columns) const {
+    for (const Json& group : groups_)
+      if (says(group, scheme, columns)) return;
+    fail("one of the config_groups must say what the tensors of '" + name_ + "' say (num_bits " + std::to_string(scheme.bits) + ", group_size " +
+         std::to_string(scheme.group) + ", symmetric " + (scheme.zero == QuantScheme::Zero::ZeroPoint ? "false" : "true") + "), but none does");
   }
 
   std::vector<std::int64_t> read_shape(const StoredValue& stored) const {
@@ -104,6 +129,7 @@ class Reader {
 
   std::map<std::string, StoredValue, std::less<>>& stored_;
   std::string name_;                                 // "M.weight"
+  const Json& groups_;                               // config_groups
   const std::string& file_;
 };
 
@@ -155,13 +181,15 @@ void unpack_stored(std::map<std::string, StoredValue, std::less<>>& stored, Json
                 "a quantized folder must be compressed-tensors pack-quantized, but is '" + text("quant_method") + "' '" + text("format") + "'",
                 "load the unquantized model, or a GGUF of it");
   }
+  const auto listed = found->find("config_groups");
+  const Json groups = listed != found->end() && listed->is_object() ? *listed : Json::object();
   std::vector<std::string> names;
   for (const auto& [name, value] : stored) {
     if (name.ends_with(kSuffix)) names.push_back(name.substr(0, name.size() - kSuffix.size()));
   }
   for (const std::string& name : names) {
     if (stored.contains(name)) throw Error(ErrorKind::Model, Place{file, 0, 0, 1, {}}, "'" + name + "' must be stored once, but is there plain and packed");
-    StoredValue value = Reader(stored, name, file).read();
+    StoredValue value = Reader(stored, name, groups, file).read();
     stored.emplace(name, std::move(value));
   }
   config.erase("quantization_config");               // the tensors say all of it

@@ -26,7 +26,7 @@ std::vector<std::vector<std::byte>> packed_bytes(const io::TensorData& data);
 Json packed_config(const io::QuantScheme& scheme, const std::vector<std::string>& ignore);
 
 // Replaces M.weight_packed and its companions by M.weight, and takes `quantization_config` out of the config. Error(Model) when
-// companions are missing or shapes contradict each other, Error(Unsupported) when the config names another form of quantization.
+// companions are missing, or shapes contradict each other or every one of `config_groups`; Error(Unsupported) when the config names another form of quantization.
 void unpack_stored(std::map<std::string, StoredValue, std::less<>>& stored, Json& config, const std::string& file);
 
 }  // namespace slmc::ir

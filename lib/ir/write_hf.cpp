@@ -87,19 +87,21 @@ Json tokenizer_config(const text::Tokenizer& tokenizer, const Model& model) {
 }
 
 // The tensors that a stored one becomes in the file: itself, or its packed form.
-std::vector<io::SafetensorsWriter::Entry> entries_of(const Model& model, const StoredTensor& s, const TypeOf& type_of) {
+// `packed`: the scheme of all packed ones.
+std::vector<io::SafetensorsWriter::Entry> entries_of(const Model& model, const StoredTensor& s, const TypeOf& type_of,
+                                                     const std::optional<io::QuantScheme>& packed) {
   const TensorSpec& first = *model.find(s.parts[0].tensor);
   const std::string type = type_of(first);
-  if (type == kPacked) return packed_entries(s.name, s.shape, model.read(first.name).quantized->scheme);
+  if (type == kPacked) return packed_entries(s.name, s.shape, packed.value());
   return {{s.name, *dtype_from(type), s.shape}};
 }
 
-void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, const fs::path& folder,
-                   const Progress& progress) {
+void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, const std::optional<io::QuantScheme>& scheme,
+                   const fs::path& folder, const Progress& progress) {
   std::vector<io::SafetensorsWriter::Entry> entries;
   std::int64_t all = 0, done = 0;
   for (const StoredTensor& s : fit.stored) {
-    for (const io::SafetensorsWriter::Entry& e : entries_of(model, s, type_of)) {
+    for (const io::SafetensorsWriter::Entry& e : entries_of(model, s, type_of, scheme)) {
       std::int64_t n = static_cast<std::int64_t>(size_of(e.dtype));
       for (const std::int64_t d : e.shape) n *= d;
       all += n;
@@ -109,7 +111,7 @@ void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, co
   io::SafetensorsWriter writer(folder, entries, {{"format", "pt"}});
   for (const StoredTensor& s : fit.stored) {
     const io::TensorData data = stored_form(model, s, fit, type_of);
-    const std::vector<io::SafetensorsWriter::Entry> names = entries_of(model, s, type_of);
+    const std::vector<io::SafetensorsWriter::Entry> names = entries_of(model, s, type_of, scheme);
     const bool packed = names.size() > 1;
     const std::vector<std::vector<std::byte>> parts = packed ? packed_bytes(data) : std::vector<std::vector<std::byte>>{};
     for (std::size_t i = 0; i < names.size(); ++i) {
@@ -124,9 +126,10 @@ void write_weights(const Model& model, const Fit& fit, const TypeOf& type_of, co
 
 using ConfigChange = std::function<void(Json& config)>;
 
-void write_folder(const Model& model, const fs::path& folder, const Fit& how, const TypeOf& type_of, const ConfigChange& change, const Progress& progress) {
+void write_folder(const Model& model, const fs::path& folder, const Fit& how, const TypeOf& type_of, const std::optional<io::QuantScheme>& packed,
+                  const ConfigChange& change, const Progress& progress) {
   AtomicFolder out(folder, false);
-  write_weights(model, how, type_of, out.path(), progress);
+  write_weights(model, how, type_of, packed, out.path(), progress);
   Json config = config_of(model, how, type_of);
   if (change) change(config);
   write_json(out.path() / "config.json", config);
@@ -152,7 +155,7 @@ void write_hf(const Model& model, const fs::path& folder, std::optional<DType> d
                 "the stored type of a Hugging Face folder must be F32, F16 or BF16, but is " +
                     std::string(to_string(*dtype)));
   const Fit how = require_fit(model, "hf");
-  write_folder(model, folder, how, dense_types(model, dtype, how.stored), {}, progress);
+  write_folder(model, folder, how, dense_types(model, dtype, how.stored), {}, {}, progress);
 }
 
 namespace {
@@ -213,7 +216,7 @@ void write_packed(const Model& model, const fs::path& folder, DType dtype, const
   const Packed packed = packed_types(model, dtype);
   const TypeOf type_of = [&](const TensorSpec& spec) { return packed.types.at(spec.name); };
   const ConfigChange change = [&](Json& config) { config["quantization_config"] = packed_config(*packed.scheme, unpacked_modules(how, type_of, model)); };
-  write_folder(model, folder, how, type_of, change, progress);
+  write_folder(model, folder, how, type_of, packed.scheme, change, progress);
 }
 
 }  // namespace slmc::ir

@@ -182,5 +182,46 @@ TEST_F(PackedFolder, ContradictionsAreRefusedByName) {
   EXPECT_NE(message([&](Json& h) { h[q + "_shape"]["dtype"] = "F64"; }).find("two 64-bit integers"), std::string::npos);
 }
 
+// A file of 7 bits has the shapes of one of 8: what the config says must agree with what shapes say.
+TEST_F(PackedFolder, ConfigGroupsMustSayWhatTheTensorsSay) {
+  ir::write_packed(quantized("llama", {.bits = 8, .group = 2, .zero = io::QuantScheme::Zero::ZeroPoint}), folder_, DType::F32);
+  const Json good = read_json(folder_ / "config.json", ErrorKind::Model);
+  const auto message = [&](const std::function<void(Json& groups)>& change) -> std::string {
+    Json config = good;
+    change(config["quantization_config"]["config_groups"]);
+    write_text(folder_ / "config.json", config.dump());
+    try {
+      ir::load(folder_.string());
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::Model);
+      return e.message();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(message([](Json&) {}), "accepted");
+  EXPECT_EQ(message([](Json& g) { g["group_1"] = {{"targets", {"re:.*"}}}; }), "accepted");
+  const std::string refusal =
+      "one of the config_groups must say what the tensors of 'model.layers.0.mlp.down_proj.weight' say (num_bits 8, group_size 2, symmetric false), but none does";
+  EXPECT_EQ(message([](Json& g) { g["group_0"]["weights"]["num_bits"] = 7; }), refusal);
+  EXPECT_EQ(message([](Json& g) { g["group_0"]["weights"]["group_size"] = 4; }), refusal);
+  EXPECT_EQ(message([](Json& g) { g["group_0"]["weights"]["group_size"] = nullptr; }), refusal);
+  EXPECT_EQ(message([](Json& g) { g["group_0"]["weights"]["symmetric"] = true; }), refusal);
+  EXPECT_EQ(message([](Json& g) { g["group_0"].erase("weights"); }), refusal);
+  EXPECT_EQ(message([](Json& g) { g = Json::array(); }), refusal);
+  EXPECT_EQ(message([](Json& g) { g = 7; }), refusal);
+}
+
+// Once to learn the scheme, once to write, once to compare.
+TEST_F(PackedFolder, EachMatrixIsReadThreeTimes) {
+  const ir::Model base = quantized("llama", {.bits = 4, .group = 2});
+  std::map<std::string, int> reads;
+  const ir::Model model = ir::with_weights(base.config(), [&](const ir::TensorSpec& spec) {
+    ++reads[spec.name];
+    return base.read(spec.name);
+  });
+  ir::write_packed(model, folder_ / "out", DType::F32);
+  for (const auto& [name, n] : reads) EXPECT_LE(n, 3) << name;
+}
+
 }  // namespace
 }  // namespace slmc

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "io/gguf.h"
+#include "io/gguf_layout.h"
 #include "ir/gguf_form.h"
 #include "ir/state.h"
 #include "ir/write.h"
@@ -15,18 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A hidden sibling that is removed unless it was given its final name.
-struct Hidden {
-  fs::path path;
-  explicit Hidden(const fs::path& target)
-      : path(target.parent_path() / ("." + target.filename().string() + ".unread.gguf")) {}
-  ~Hidden() {
-    std::error_code ignored;
-    fs::remove(path, ignored);
-  }
-};
-
-void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, io::GgufWriter& writer,
+void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, AtomicFile& out, std::uint64_t alignment,
                    const std::vector<io::GgufWriter::Entry>& entries, const Progress& progress) {
   std::int64_t all = 0, done = 0;
   for (const io::GgufWriter::Entry& e : entries) {
@@ -38,13 +28,13 @@ void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, io
   for (std::size_t i = 0; i < fit.stored.size(); ++i) {
     const io::TensorData data = stored_form(model, fit.stored[i], fit, type_of);
     const std::vector<std::byte> bytes = io::encode(data, entries[i].type, fit.stored[i].name);
-    writer.write(entries[i].name, bytes);
+    io::append_gguf_tensor(out, bytes, alignment);
     done += static_cast<std::int64_t>(bytes.size());
     if (progress.tick) progress.tick(done, all);
   }
   if (fit.rope_factors) {
     const std::vector<float> factors = rope_factors(model.state().ropes[0], model.sizes().blocks[0].freq);
-    writer.write("rope_freqs.weight", std::as_bytes(std::span(factors)));
+    io::append_gguf_tensor(out, std::as_bytes(std::span(factors)), alignment);
   }
 }
 
@@ -55,14 +45,12 @@ void write_gguf(const Model& model, const fs::path& file,
   const Fit how = require_fit(model, "gguf");
   const TypeOf type_of = gguf_type_of(model, format);
   const std::vector<io::GgufWriter::Entry> entries = gguf_entries(model, how, type_of);
-  const Hidden hidden(file);
-  {
-    io::GgufWriter writer(hidden.path, gguf_metadata(model, how, type_of), entries);
-    write_tensors(model, how, type_of, writer, entries, progress);
-    writer.finish();
-  }
-  require_read_back(hidden.path.string(), model, how, type_of);
-  fs::rename(hidden.path, file);
+  const io::GgufMetadata metadata = gguf_metadata(model, how, type_of);
+  AtomicFile out(file);
+  out.write(io::gguf_header(metadata, entries));
+  write_tensors(model, how, type_of, out, io::gguf_alignment(metadata), entries, progress);
+  require_read_back(out.path().string(), model, how, type_of);
+  out.commit();
 }
 
 std::vector<std::pair<std::string, double>> compare(const Model& a, const Model& b) {

@@ -3,9 +3,12 @@
 // Other programs open the same outputs in scripts/check-exports.
 #include <gtest/gtest.h>
 
+#include <sys/wait.h>
+
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -251,15 +254,49 @@ TEST_F(Write, AFullDiskLeavesNothing) {
     testing::fail_nth_write(n);
     bool failed = false;
     try {
-      write_gguf(model, folder_ / "model.gguf", {{"*", "f32"}});
+      write_gguf(model, folder_ / "gguf/model.gguf", {{"*", "f32"}});
     } catch (const Error& e) {
       failed = true;
       EXPECT_EQ(e.kind(), ErrorKind::Resource) << e.text();
     }
     testing::fail_nth_write(0);
-    if (!failed) break;
-    EXPECT_FALSE(fs::exists(folder_ / "model.gguf"));
+    if (!failed) {
+      EXPECT_GT(n, 3u);
+      break;
+    }
+    EXPECT_TRUE(fs::is_empty(folder_ / "gguf") || !fs::exists(folder_ / "gguf")) << "after write " << n;
   }
+}
+
+// A killed writer leaves its hidden file; the next one removes it. Two that write the same file have hidden files of their own.
+TEST_F(Write, GgufLeftoversAreSweptAndWritersDoNotShareAHiddenFile) {
+  const Model model = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/llama").string());
+  const fs::path file = folder_ / "model.gguf";
+  const auto write = [&] { write_gguf(model, file, {{"*", "f32"}}); };
+  testing::fail_nth_write(0);
+  write();
+  const std::uint64_t writes = testing::fail_nth_write(0);
+  fs::remove(file);
+  for (const std::uint64_t n : {std::uint64_t{3}, writes - 1, writes}) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      testing::die_at_write(n);
+      write();
+      ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status)) << "write " << n << " of " << writes;
+    EXPECT_FALSE(fs::exists(file));
+    EXPECT_EQ(names().size(), 1u);
+  }
+  bool inner = false;
+  write_gguf(model, file, {{"*", "f32"}}, {[&](std::int64_t, std::int64_t) {
+               if (std::exchange(inner, true)) return;
+               write_gguf(model, file, {{"*", "q8_0"}});
+             }});
+  EXPECT_EQ(names(), Names{"model.gguf"});
+  EXPECT_EQ(worst_difference(model, load(file.string())), 0);
 }
 
 TEST_F(Write, HalfPrecisionRoundsAndTheConfigSaysSo) {

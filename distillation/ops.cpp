@@ -9,6 +9,7 @@
 #include "distillation/training.h"
 #include "engine/train/next_token.h"
 #include "engine/train/parameters.h"
+#include "ir/blank.h"
 #include "ir/cost.h"
 
 namespace slmc::distillation {
@@ -35,7 +36,7 @@ Json train(engine::OpContext& context) {
   const bool random = s.text("init") == "random";
   const std::uint64_t seed = context.job.seed;
   const auto draw = [seed](const ir::TensorSpec& spec, std::int64_t blocks) { return engine::drawn_weights(spec, blocks, seed); };
-  TrainingJob job{.base = random ? ir::from_config(context.job.model, draw) : context.model()};
+  TrainingJob job{.base = random ? ir::from_config(context.job.model, draw, {.templates = context.job.templates}) : context.model()};
   job.from_scratch = random;
   job.task = [&](engine::Loaded& model) { return std::make_unique<engine::NextToken>(model, s.boolean("recompute")); };
   return train_and_write(context, job);

@@ -110,6 +110,7 @@ class Builder {
   void copy_what_stays() {
     new_ = built_.state.get();
     new_->arch = old_.arch;
+    new_->templates = old_.templates;
     new_->decoder = old_.decoder;
     new_->sizes = sizes_after(old_.sizes, kept_);
     new_->source = old_.source;
@@ -194,9 +195,9 @@ class Builder {
   }
 
   bool set_family(const std::string& family) {
-    for (const auto& t : load_templates())
+    for (const auto& t : old_.templates)
       if (t->family == family) {
-        if (t != old_.arch) {  // another family's config is made anew
+        if (family != old_.arch->family) {  // another family's config is made anew
           new_->arch = t;
           new_->config = Json::object();
           new_->metadata.reset();

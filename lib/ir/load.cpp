@@ -31,7 +31,7 @@ const std::vector<std::string>& side_file_names() {
   return names;
 }
 
-Model load_folder(const fs::path& folder, const LoadOptions& options) {
+Model load_folder(const fs::path& folder, const Templates& templates) {
   const fs::path config_file = folder / "config.json";
   if (!fs::exists(config_file))
     throw Error(ErrorKind::Model, Place{folder.string(), 0, 0, 1, {}},
@@ -41,8 +41,7 @@ Model load_folder(const fs::path& folder, const LoadOptions& options) {
   if (type == config.end() || !type->is_string())
     throw Error(ErrorKind::Model, Place{config_file.string(), 0, 0, 1, {}},
                 "the config must name its model_type, but does not");
-  const auto arch =
-      find_template(load_templates(options.templates), "hf", type->get<std::string>(), config_file.string());
+  const auto arch = find_template(templates, "hf", type->get<std::string>(), config_file.string());
   const auto files =
       std::make_shared<const std::vector<io::SafetensorsFile>>(io::open_safetensors_folder(folder));
   std::map<std::string, StoredValue, std::less<>> stored;
@@ -55,6 +54,7 @@ Model load_folder(const fs::path& folder, const LoadOptions& options) {
   source.config = &config;
   source.file = folder.string();
   std::shared_ptr<Model::State> state = assemble(arch, "hf", source, std::move(stored));
+  state->templates = templates;
   read_companions(*state, folder);
   if (fs::exists(folder / "origin.json"))
     state->origin = origin_from_json(read_json(folder / "origin.json", ErrorKind::Model),
@@ -65,7 +65,7 @@ Model load_folder(const fs::path& folder, const LoadOptions& options) {
   return Model(state);
 }
 
-Model load_gguf(const fs::path& path, const LoadOptions& options) {
+Model load_gguf(const fs::path& path, const Templates& templates) {
   const auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
   Json config = config_from_metadata(file->metadata());
   const auto name = config.find("general.architecture");
@@ -77,8 +77,7 @@ Model load_gguf(const fs::path& path, const LoadOptions& options) {
     throw Error(ErrorKind::Unsupported, Place{path.string(), 0, 0, 1, {}},
                 "a GGUF must be one file, but this one is split",
                 "join the parts with llama-gguf-split --merge");
-  const auto arch =
-      find_template(load_templates(options.templates), "gguf", name->get<std::string>(), path.string());
+  const auto arch = find_template(templates, "gguf", name->get<std::string>(), path.string());
   std::map<std::string, StoredValue, std::less<>> stored;
   for (const io::GgufTensor& t : file->tensors()) {
     const io::GgmlTypeInfo& type = io::info(t.type);
@@ -92,6 +91,7 @@ Model load_gguf(const fs::path& path, const LoadOptions& options) {
   source.config = &config;
   source.file = path.string();
   std::shared_ptr<Model::State> state = assemble(arch, "gguf", source, std::move(stored));
+  state->templates = templates;
   state->metadata = std::make_shared<const io::GgufMetadata>(file->metadata());
   const io::GgufValue* tokens = file->find("tokenizer.ggml.tokens");
   if (tokens) state->tokenizer = text::Tokenizer::from_gguf(file->metadata(), path.string());
@@ -144,7 +144,10 @@ fs::path find_model(const std::string& where, const LoadOptions& options) {
 }
 
 Model load(const std::string& where, const LoadOptions& options) {
-  if (where.starts_with("hf:")) return load_folder(cached_folder(where.substr(3), options), options);
+  return load_with(find_model(where, options).string(), load_templates(options.templates));
+}
+
+Model load_with(const std::string& where, const Templates& templates) {
   const fs::path path(where);
   if (!fs::exists(path)) {
     std::vector<std::string> siblings;
@@ -157,7 +160,7 @@ Model load(const std::string& where, const LoadOptions& options) {
                 "the model must be a folder or a .gguf file, but there is nothing",
                 near.empty() ? "" : "did you mean '" + near + "'?");
   }
-  return fs::is_directory(path) ? load_folder(path, options) : load_gguf(path, options);
+  return fs::is_directory(path) ? load_folder(path, templates) : load_gguf(path, templates);
 }
 
 }  // namespace slmc::ir

@@ -3,18 +3,19 @@
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "ir/blank.h"
 #include "ir/keys.h"
 #include "ir/state.h"
 
 namespace slmc::ir {
 namespace {
 
-std::shared_ptr<Model::State> from_hf_config(const Json& config) {
+std::shared_ptr<Model::State> from_hf_config(const Json& config, const Templates& templates) {
   const auto type = config.is_object() ? config.find("model_type") : config.end();
   if (type == config.end() || !type->is_string())
     throw Error(ErrorKind::Model, "the config must name its model_type, but does not");
   const std::shared_ptr<const Template> arch =
-      find_template(load_templates(), "hf", type->get<std::string>(), "config.json");
+      find_template(templates, "hf", type->get<std::string>(), "config.json");
   ConfigSource source;
   source.config = &config;
   source.file = "config.json";
@@ -40,6 +41,7 @@ std::shared_ptr<Model::State> from_hf_config(const Json& config) {
   if (const std::string problem = covering_problem(stored, state->tensors); !problem.empty())
     throw Error(ErrorKind::Recipe, Place{arch->file, 0, 0, 1, {}},
                 "a template must store each element once, but " + problem);
+  state->templates = templates;
   state->config = config;
   state->source = "shapes";
   for (TensorSpec& t : state->tensors)
@@ -118,10 +120,10 @@ Facts facts_of(const Model::State& state) {
   return facts;
 }
 
-Model shape_only(const Json& hf_config) { return Model(from_hf_config(hf_config)); }
+Model shape_only(const Json& hf_config) { return Model(from_hf_config(hf_config, load_templates())); }
 
 Model with_weights(const Json& hf_config, const std::function<io::TensorData(const TensorSpec&)>& make) {
-  std::shared_ptr<Model::State> state = from_hf_config(hf_config);
+  std::shared_ptr<Model::State> state = from_hf_config(hf_config, load_templates());
   for (std::size_t i = 0; i < state->tensors.size(); ++i) {
     const TensorSpec spec = state->tensors[i];
     if (!spec.derived) state->values[i].base = [make, spec] { return make(spec); };
@@ -131,7 +133,14 @@ Model with_weights(const Json& hf_config, const std::function<io::TensorData(con
 
 Model from_config(const std::filesystem::path& folder,
                   const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make) {
-  std::shared_ptr<Model::State> state = from_hf_config(read_json(folder / "config.json", ErrorKind::Model));
+  return from_config(folder, make, {});
+}
+
+Model from_config(const std::filesystem::path& folder,
+                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make,
+                  const LoadOptions& options) {
+  std::shared_ptr<Model::State> state = from_hf_config(read_json(folder / "config.json", ErrorKind::Model),
+                                                       load_templates(options.templates));
   const auto blocks = static_cast<std::int64_t>(state->sizes.blocks.size());
   for (std::size_t i = 0; i < state->tensors.size(); ++i) {
     const TensorSpec spec = state->tensors[i];

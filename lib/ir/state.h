@@ -30,6 +30,7 @@ struct Value {
 
 struct Model::State {
   std::shared_ptr<const Template> arch;
+  Templates templates;  // all that were known when it was loaded; what it is written to is read with them
   Decoder decoder;
   Sizes sizes;
   std::vector<Rope> ropes;  // [block]
@@ -68,6 +69,9 @@ struct StoredValue {
 std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, const std::string& container,
                                        const ConfigSource& source,
                                        std::map<std::string, StoredValue, std::less<>> stored);
+
+// load() of a file or folder with templates that were loaded before.
+Model load_with(const std::string& path, const Templates& templates);
 
 // The tokenizer of a model folder and the small text files that travel along.
 void read_companions(Model::State& state, const std::filesystem::path& folder);

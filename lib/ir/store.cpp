@@ -160,7 +160,7 @@ void require_read_back(const std::string& path, const Model& model, const Fit& f
     throw Error(ErrorKind::Resource, Place{path, 0, 0, 1, {}},
                 "what was written must read back equal, but " + what, "check the disk, then try again");
   };
-  const Model again = load(path);
+  const Model again = load_with(path, model.state().templates);
   if (!(again.sizes() == model.sizes())) fail("its sizes differ");
   if (!(again.decoder() == fit.decoder)) fail("its decoder options differ");
   for (const TensorSpec& spec : model.tensors()) {

@@ -121,8 +121,8 @@ std::vector<std::string> common_keys(const std::string& container) {
   return {};
 }
 
-std::vector<std::shared_ptr<const Template>> parse_built_in() {
-  std::vector<std::shared_ptr<const Template>> all;
+Templates parse_built_in() {
+  Templates all;
   for (const auto& [name, text] : built_in_templates())
     if (name != "common.json")
       all.push_back(parse_template(parse_json(text, name, ErrorKind::Recipe), "configs/arch/" + name));
@@ -166,9 +166,9 @@ std::shared_ptr<const Template> parse_template(const Json& json, const std::stri
   return result;
 }
 
-std::vector<std::shared_ptr<const Template>> load_templates(const std::filesystem::path& more) {
-  static const std::vector<std::shared_ptr<const Template>> built_in = parse_built_in();
-  std::vector<std::shared_ptr<const Template>> all;
+Templates load_templates(const std::filesystem::path& more) {
+  static const Templates built_in = parse_built_in();
+  Templates all;
   if (!more.empty()) {
     if (!std::filesystem::is_directory(more))
       throw Error(ErrorKind::Usage, Place{more.string(), 0, 0, 1, {}},
@@ -187,9 +187,8 @@ std::vector<std::shared_ptr<const Template>> load_templates(const std::filesyste
   return all;
 }
 
-std::shared_ptr<const Template> find_template(const std::vector<std::shared_ptr<const Template>>& all,
-                                              const std::string& container, const std::string& match,
-                                              const std::string& file) {
+std::shared_ptr<const Template> find_template(const Templates& all, const std::string& container,
+                                              const std::string& match, const std::string& file) {
   std::vector<std::string> known;
   for (const auto& t : all) {
     const auto it = t->containers.find(container);

@@ -65,14 +65,15 @@ struct Template {
   std::map<std::string, ContainerSpec> containers;  // "hf", "gguf"
 };
 
+using Templates = std::vector<std::shared_ptr<const Template>>;
+
 // All templates: those of folder `more` first, then the built-in ones (a family of `more` replaces the
 // built-in one).
-std::vector<std::shared_ptr<const Template>> load_templates(const std::filesystem::path& more = {});
+Templates load_templates(const std::filesystem::path& more = {});
 std::shared_ptr<const Template> parse_template(const Json& json, const std::string& file);  // Error(Recipe)
 // The one that matches; Error(Unsupported) lists the known ones and suggests the nearest.
-std::shared_ptr<const Template> find_template(const std::vector<std::shared_ptr<const Template>>& all,
-                                              const std::string& container, const std::string& match,
-                                              const std::string& file);
+std::shared_ptr<const Template> find_template(const Templates& all, const std::string& container,
+                                              const std::string& match, const std::string& file);
 
 // Text of the templates compiled in: (file name, JSON text).
 const std::vector<std::pair<std::string, std::string>>& built_in_templates();

@@ -10,6 +10,7 @@
 #include "core/hash.h"
 #include "core/rng.h"
 #include "core/units.h"
+#include "ir/blank.h"
 #include "recipe/keys.h"
 #include "recipe/store.h"
 #include "recipe/walk.h"
@@ -279,11 +280,11 @@ void refuse_blank(const Chain& chain, Found& found) {
 
 ir::Model load_input(const Chain& chain, Found& found) {
   try {
-    if (chain.input.blank)
-      return ir::from_config(chain.model_path, [](const ir::TensorSpec& spec, std::int64_t) -> io::TensorData {
-        throw Error(ErrorKind::Internal, fmt::format("'{}' has no weights yet", spec.name));
-      });
-    return ir::load(chain.model_path, {chain.environment.hf_cache, chain.environment.templates});
+    const ir::LoadOptions options{chain.environment.hf_cache, chain.environment.templates};
+    const auto no_weights = [](const ir::TensorSpec& spec, std::int64_t) -> io::TensorData {
+      throw Error(ErrorKind::Internal, fmt::format("'{}' has no weights yet", spec.name));
+    };
+    return chain.input.blank ? ir::from_config(chain.model_path, no_weights, options) : ir::load(chain.model_path, options);
   } catch (const Error& error) {
     if (found.problems.empty()) throw;
     for (const Diagnostic& d : error.diagnostics()) found.add(error.kind(), d);

@@ -33,4 +33,11 @@ with tempfile.TemporaryDirectory() as scratch:
     (prefix / "share/slmc/arch/llamb.json").write_text(template.replace('"llama"', '"llamb"').replace('"mistral"', '"mistrab"'))
     if "llamb" not in slmc("doctor", "--plain", code=0 if has_engine else 5):
         sys.exit("a template in share/slmc/arch must be found, but is not")
+    shutil.copytree(source / "tests/data/tiny/llama", elsewhere / "llamb")
+    config = (elsewhere / "llamb/config.json").read_text()
+    (elsewhere / "llamb/config.json").write_text(config.replace('"llama"', '"llamb"'))
+    slmc("convert", "llamb", "again")
+    slmc("convert", "llamb", "again.gguf")
+    for made in ("again", "again.gguf"):
+        slmc("inspect", made)
 print("install: works after a move, with engine" if has_engine else "install: works after a move, without engine")

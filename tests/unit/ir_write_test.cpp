@@ -14,6 +14,7 @@
 #include "core/file.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
+#include "ir/blank.h"
 #include "ir/cost.h"
 #include "ir/model.h"
 #include "ir/plan.h"
@@ -297,6 +298,55 @@ TEST_F(Write, GgufLeftoversAreSweptAndWritersDoNotShareAHiddenFile) {
              }});
   EXPECT_EQ(names(), Names{"model.gguf"});
   EXPECT_EQ(worst_difference(model, load(file.string())), 0);
+}
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  return text;
+}
+
+// A family that only a folder of templates knows: what is written of it is read back with the same templates.
+TEST_F(Write, FamiliesOfAddedTemplatesAreReadBackWithThem) {
+  const fs::path source(SLMC_SOURCE_DIR), tiny = source / "tests/data/tiny/llama";
+  write_text(folder_ / "arch/llamb.json", replaced(read_text(source / "configs/arch/llama.json"), "llama", "llamb"));
+  write_text(folder_ / "in/config.json", replaced(read_text(tiny / "config.json"), "\"llama\"", "\"llamb\""));
+  fs::copy_file(tiny / "model.safetensors", folder_ / "in/model.safetensors");
+  const LoadOptions options{.templates = folder_ / "arch"};
+  const Model model = load((folder_ / "in").string(), options);
+  EXPECT_EQ(model.family(), "llamb");
+  write_hf(model, folder_ / "out", std::nullopt);
+  write_gguf(model, folder_ / "out.gguf", {});
+  write_hf(apply(Plan(model), model), folder_ / "planned", std::nullopt);
+  for (const char* name : {"out", "out.gguf", "planned"}) {
+    const Model again = load((folder_ / name).string(), options);
+    EXPECT_EQ(again.family(), "llamb") << name;
+    EXPECT_EQ(worst_difference(model, again), 0) << name;
+    EXPECT_THROW(load((folder_ / name).string()), Error) << name;
+  }
+  const Model drawn = from_config(
+      folder_ / "in",
+      [](const TensorSpec& spec, std::int64_t) {
+        std::int64_t n = 1;
+        for (const std::int64_t s : spec.shape) n *= s;
+        return io::TensorData::floats(spec.shape, std::vector<float>(static_cast<std::size_t>(n), 0.5f));
+      },
+      options);
+  write_hf(drawn, folder_ / "drawn", std::nullopt);
+  EXPECT_EQ(load((folder_ / "drawn").string(), options).shape_hash(), model.shape_hash());
+}
+
+// An installation's templates are other objects than those compiled in; the family is the same all the same.
+TEST_F(Write, NamingTheFamilyThatAModelHasChangesNothing) {
+  const fs::path source(SLMC_SOURCE_DIR);
+  fs::create_directories(folder_ / "arch");
+  fs::copy_file(source / "configs/arch/llama.json", folder_ / "arch/llama.json");
+  const Model model = load((source / "tests/data/tiny/llama").string(), {.templates = folder_ / "arch"});
+  Plan plan(model);
+  plan.config = std::make_shared<const Json>(parse_json(R"({"family": "llama"})", "plan", ErrorKind::Recipe));
+  const Model same = apply(plan, model);
+  EXPECT_EQ(same.config(), model.config());
+  EXPECT_EQ(same.container(), "hf");
+  EXPECT_EQ(same.content_hash(), model.content_hash());
 }
 
 TEST_F(Write, HalfPrecisionRoundsAndTheConfigSaysSo) {

@@ -36,8 +36,8 @@ with tempfile.TemporaryDirectory() as scratch:
     shutil.copytree(source / "tests/data/tiny/llama", elsewhere / "llamb")
     config = (elsewhere / "llamb/config.json").read_text()
     (elsewhere / "llamb/config.json").write_text(config.replace('"llama"', '"llamb"'))
-    slmc("convert", "llamb", "again")
-    slmc("convert", "llamb", "again.gguf")
+    slmc("convert", "llamb", "-o", "again")
+    slmc("convert", "llamb", "-o", "again.gguf")
     for made in ("again", "again.gguf"):
         slmc("inspect", made)
 print("install: works after a move, with engine" if has_engine else "install: works after a move, without engine")

@@ -29,6 +29,7 @@ std::uint64_t weight_bytes(const ir::Model& model) {
 
 std::int64_t bytes_of(const std::string& type, std::int64_t count) {
   if (const auto dense = dtype_from(type)) return count * static_cast<std::int64_t>(size_of(*dense));
+  if (type.starts_with("packed")) return count * (type.back() - '0') / 8;        // the codes; scales are a few percent more
   const io::GgmlTypeInfo* block = io::ggml_type(std::string_view(type));
   return block ? count / block->block * block->bytes : 0;
 }

@@ -106,7 +106,6 @@ void check_align(const StageEntry& entry, const Effect& effect, std::int64_t siz
 void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan,
             Problems& problems) {
   const std::int64_t size = entry.settings.integer(effect.setting), most = size_of(walk.model, effect.axis);
-  check_align(entry, effect, size, problems);
   if (size > most) {
     problems.push_back({fmt::format("the setting '{}' must be at most {}, what '{}' has, but is {}",
                                     effect.setting, most, walk.at.id, size),
@@ -114,6 +113,7 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
                         {}});
     return;
   }
+  check_align(entry, effect, size, problems);
   if (effect.axis == "vocab" || effect.axis == "hidden") {
     plan.take[effect.axis] = first(size);
     return;

@@ -141,6 +141,9 @@ int open_and_lock(const fs::path& path, int flags) {
   return -1;
 }
 
+// A temporary may be taken for a dead one and removed by another writer of its target before it is locked: then another.
+constexpr int kMostTries = 1000;
+
 // Temporaries of the same target that no living process holds: a killed run left them.
 void remove_stale(const fs::path& target) {
   std::error_code ignored;
@@ -240,10 +243,13 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   }
   make_parent(target_);
   remove_stale(target_);
-  temporary_ = temporary_sibling(target_);
   const int code = next_write_error();
   if (code != 0) fail(ErrorKind::Resource, target_, "the output must be creatable", code);
-  fd_ = open_and_lock(temporary_, O_RDWR | O_CREAT | O_EXCL);
+  for (int tries = 0; fd_ < 0 && tries < kMostTries; ++tries) {
+    temporary_ = temporary_sibling(target_);
+    fd_ = open_and_lock(temporary_, O_RDWR | O_CREAT | O_EXCL);
+    if (fd_ < 0 && errno != EAGAIN) break;
+  }
   if (fd_ < 0) fail(ErrorKind::Resource, target_, "the output must be creatable", errno);
 }
 
@@ -292,11 +298,13 @@ AtomicFolder::AtomicFolder(fs::path target, bool replace)
   }
   make_parent(target_);
   remove_stale(target_);
-  temporary_ = temporary_sibling(target_);
   int code = next_write_error();
-  if (code == 0 && ::mkdir(temporary_.c_str(), 0777) != 0) code = errno;
+  for (int tries = 0; code == 0 && fd_ < 0 && tries < kMostTries; ++tries) {
+    temporary_ = temporary_sibling(target_);
+    if (::mkdir(temporary_.c_str(), 0777) != 0) code = errno;
+    if (code == 0) fd_ = open_and_lock(temporary_, O_RDONLY | O_DIRECTORY);
+  }
   if (code != 0) fail(ErrorKind::Resource, target_, "the output folder must be creatable", code);
-  fd_ = open_and_lock(temporary_, O_RDONLY | O_DIRECTORY);
   if (fd_ < 0) fail(ErrorKind::Resource, target_, "the output folder must be lockable", errno);
 }
 

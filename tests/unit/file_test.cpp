@@ -174,6 +174,33 @@ TEST_F(FileTest, LeftoversOfKilledRunsAreRemoved) {
   EXPECT_EQ(read_text(folder_ / "a"), "later");
 }
 
+TEST_F(FileTest, WritersOfOneTargetAtOnceAllSucceed) {
+  std::vector<pid_t> children;
+  for (int c = 0; c < 3; ++c) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    try {
+      for (int turn = 0; turn < 300; ++turn) {
+        AtomicFile file(folder_ / "a");
+        file.write("whole");
+        if (turn % 30 == 0) file.commit();
+        AtomicFolder folder(folder_ / "d", true);
+      }
+    } catch (const Error& error) {
+      ::fprintf(stderr, "%s\n", error.text().c_str());
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+  }
+  EXPECT_EQ(names(), Names{"a"});
+  EXPECT_EQ(read_text(folder_ / "a"), "whole");
+}
+
 TEST_F(FileTest, LockNamesItsHolder) {
   const FolderLock lock(folder_);
   EXPECT_EQ(error_text([&] { FolderLock second(folder_); }),

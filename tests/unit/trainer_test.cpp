@@ -18,6 +18,8 @@
 #include "core/cancel.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/hash.h"
+#include "core/json.h"
 #include "core/rng.h"
 #include "engine/train/cross_entropy.h"
 #include "engine/train/trainer.h"
@@ -362,6 +364,68 @@ TEST_F(Trainer, AllCheckpointsDamagedStartsAnew) {
   EXPECT_FALSE(result.resumed);
   EXPECT_EQ(events.count("warning"), 2);
   EXPECT_TRUE(bytes_of(second) == whole);
+}
+
+// What can't be opened is not damaged: the run ends, nothing is removed, and it goes on when the trouble is over.
+TEST_F(Trainer, UnreadableCheckpointsAreKept) {
+  const std::string whole = uninterrupted(5);
+  Toy first;
+  Recorder events;
+  run(first, settings(4, folder_, 2), events);
+  const Names before = names();
+  for (const char* name : {"step-00000004.json", "step-00000004.safetensors"}) {
+    SCOPED_TRACE(name);
+    const auto hidden = folder_ / "hidden";
+    std::filesystem::rename(folder_ / name, hidden);
+    std::filesystem::create_symlink(name, folder_ / name);                  // a loop: open fails with ELOOP
+    Toy toy;
+    EXPECT_THROW(run(toy, settings(5, folder_, 2), events), Error);
+    EXPECT_TRUE(bytes_of(toy) == bytes_of(Toy()));
+    std::filesystem::remove(folder_ / name);
+    std::filesystem::rename(hidden, folder_ / name);
+    EXPECT_EQ(names(), before);
+  }
+  EXPECT_EQ(events.count("warning"), 0);
+  Toy toy;
+  EXPECT_TRUE(run(toy, settings(5, folder_), events).resumed);
+  EXPECT_TRUE(bytes_of(toy) == whole);
+}
+
+TEST_F(Trainer, ANewerCheckpointIsRefusedAndKept) {
+  Toy toy;
+  Recorder events;
+  run(toy, settings(2, folder_, 1), events);
+  const Names before = names();
+  for (const char* stem : {"step-00000001", "step-00000002"}) {
+    Json record = read_json(folder_ / (std::string(stem) + ".json"), ErrorKind::Model);
+    record["slmc_checkpoint"] = 2;
+    write_json(folder_ / (std::string(stem) + ".json"), record);
+  }
+  try {
+    run(toy, settings(3, folder_, 1), events);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::Unsupported);
+    EXPECT_EQ(e.message(), "the checkpoint must be of version 1 or older, but is of version 2");
+  }
+  EXPECT_EQ(names(), before);
+}
+
+// Whole, but not of this model: an error before the first tensor is filled, not a start from step 0.
+TEST_F(Trainer, ACheckpointOfOtherTensorsIsRefusedAndKept) {
+  Toy toy;
+  Recorder events;
+  run(toy, settings(2, folder_, 1), events);
+  const auto file = folder_ / "step-00000002.safetensors";
+  io::SafetensorsWriter::single(file, {}).finish();
+  Json record = read_json(folder_ / "step-00000002.json", ErrorKind::Model);
+  record["sha256"] = sha256_file(file);
+  write_json(folder_ / "step-00000002.json", record);
+  const Names before = names();
+  Toy second;
+  EXPECT_THROW(run(second, settings(3, folder_, 1), events), Error);
+  EXPECT_TRUE(bytes_of(second) == bytes_of(Toy()));
+  EXPECT_EQ(names(), before);
 }
 
 TEST_F(Trainer, AnotherRunsCheckpointIsRefused) {

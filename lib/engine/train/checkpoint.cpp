@@ -96,7 +96,8 @@ void write_tensors(const fs::path& file, const std::vector<Parameter>& tensors) 
   writer.finish();
 }
 
-// All of a file's tensors are checked against what is wanted before the first is filled.
+// All of a file's tensors are checked against what is wanted before the first is filled. An error ends the run: no one trains on with
+// half of them filled.
 void read_tensors(const fs::path& file, const std::vector<Parameter>& tensors) {
   const io::SafetensorsFile stored = io::SafetensorsFile::open(file);
   for (const Parameter& p : tensors) {
@@ -114,9 +115,14 @@ void read_tensors(const fs::path& file, const std::vector<Parameter>& tensors) {
   }
 }
 
+// Error(Model): damaged. Every other error says nothing about the checkpoint: Data, it can't be read; Unsupported, it is of a newer slmc.
 Json read_record(const fs::path& file) {
-  Json record = read_json(file, ErrorKind::Model);
+  Json record = parse_json(read_text(file), file.string(), ErrorKind::Model);
   const auto version = record.is_object() && record.contains("slmc_checkpoint") ? record["slmc_checkpoint"] : Json();
+  if (version.is_number_integer() && version.get<std::int64_t>() > kVersion) {
+    throw Error(ErrorKind::Unsupported, fmt::format("the checkpoint must be of version {} or older, but is of version {}", kVersion, version.dump()),
+                "go on with the newer slmc that wrote it, or remove that folder to start anew").in_file(file.string());
+  }
   if (!version.is_number_integer() || version.get<int>() != kVersion) {
     throw Error(ErrorKind::Model, fmt::format("a checkpoint must have version {}, but has {}", kVersion, version.dump())).in_file(file.string());
   }
@@ -131,6 +137,32 @@ void require_same_run(const Json& found, const Json& wanted, const fs::path& fol
                 fmt::format("the checkpoint in {} must come from this run, but its '{}' is {} instead of {}", folder.string(), key, was, value.dump()),
                 "give the value that it was started with, or remove that folder to start anew");
   }
+}
+
+// The state of one checkpoint when its record and its tensors' file are whole; nothing, after a warning, when either is damaged.
+std::optional<TrainState> whole_state(const fs::path& folder, const std::string& stem, const Json& identity, stage::Events& events) {
+  const fs::path file = folder / (stem + ".safetensors");
+  std::string why;
+  try {
+    const Json record = read_record(folder / (stem + ".json"));
+    require_same_run(record.at("identity"), identity, folder);
+    TrainState state = state_from(record.at("state"));
+    std::error_code ignored;
+    if (fs::status(file, ignored).type() == fs::file_type::not_found) {
+      why = "its tensors are missing";
+    } else if (sha256_file(file) == record.at("sha256")) {
+      return state;
+    } else {
+      why = "its tensors must have the SHA-256 of its record, but do not";
+    }
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::Model) throw;
+    why = e.message();
+  } catch (const nlohmann::json::exception&) {
+    why = "its record lacks a field";
+  }
+  events.warning(fmt::format("passed over the damaged checkpoint {}: {}", stem, why));
+  return std::nullopt;
 }
 
 }  // namespace
@@ -153,22 +185,10 @@ void save_checkpoint(const fs::path& folder, const TrainState& state, const std:
 std::optional<TrainState> load_checkpoint(const fs::path& folder, const std::vector<Parameter>& tensors, const Json& identity,
                                           stage::Events& events) {
   for (const std::string& stem : stems(folder)) {
-    try {
-      const Json record = read_record(folder / (stem + ".json"));
-      require_same_run(record.at("identity"), identity, folder);
-      const fs::path file = folder / (stem + ".safetensors");
-      if (sha256_file(file) != record.at("sha256")) {
-        throw Error(ErrorKind::Model, "the checkpoint's tensors must have the SHA-256 of its record, but do not").in_file(file.string());
-      }
-      TrainState state = state_from(record.at("state"));
-      read_tensors(file, tensors);
+    if (auto state = whole_state(folder, stem, identity, events)) {
+      read_tensors(folder / (stem + ".safetensors"), tensors);
       remove_all_but(folder, stems(folder));
       return state;
-    } catch (const Error& e) {
-      if (e.kind() == ErrorKind::Usage) throw;
-      events.warning("passed over a damaged checkpoint: " + e.message());
-    } catch (const nlohmann::json::exception&) {
-      events.warning("passed over a damaged checkpoint: the record " + stem + ".json lacks a field");
     }
     fs::remove(folder / (stem + ".json"));
   }

@@ -41,8 +41,10 @@ struct TrainState {
 void save_checkpoint(const std::filesystem::path& folder, const TrainState& state, const std::vector<Parameter>& tensors,
                      const Json& identity);
 
-// Fills `tensors` from the newest whole checkpoint and returns its state; nothing when there is none. What is broken or left over from
-// a kill is removed, with a warning when it was a checkpoint. Error(Usage) naming the first field when `identity` differs: another run.
+// Fills `tensors` from the newest whole checkpoint and returns its state; nothing when there is none. What is damaged (broken JSON, bytes
+// of another SHA-256) or left over from a kill is removed, with a warning when it was a checkpoint. Nothing is removed by an error, and
+// training must not go on after one: Error(Usage) naming the first field when `identity` differs: another run; Error(Data) or Error(Model)
+// when a file can't be read, Error(Unsupported) when a newer slmc wrote it.
 std::optional<TrainState> load_checkpoint(const std::filesystem::path& folder, const std::vector<Parameter>& tensors,
                                           const Json& identity, stage::Events& events);
 

@@ -78,7 +78,9 @@ TEST_F(PackedFolder, ReadsBackCodeForCodeForEveryFamilyThatKeepsRows) {
         for (const ir::TensorSpec& spec : model.tensors()) {
           const io::TensorData a = model.read(spec.name), b = again.read(spec.name);
           ASSERT_EQ(static_cast<bool>(a.quantized), static_cast<bool>(b.quantized)) << spec.name;
-          if (a.quantized) EXPECT_TRUE(*a.quantized == *b.quantized) << spec.name;
+          if (a.quantized) {
+            EXPECT_TRUE(*a.quantized == *b.quantized) << spec.name;
+          }
         }
       }
     }

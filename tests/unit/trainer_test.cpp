@@ -371,9 +371,10 @@ TEST_F(Trainer, UnreadableCheckpointsAreKept) {
   const std::string whole = uninterrupted(5);
   Toy first;
   Recorder events;
-  run(first, settings(4, folder_, 2), events);
+  run(first, settings(5, folder_, 2), events);
   const Names before = names();
-  for (const char* name : {"step-00000004.json", "step-00000004.safetensors"}) {
+  const std::string newest = std::filesystem::path(*before.rbegin()).stem().string();
+  for (const std::string& name : {newest + ".json", newest + ".safetensors"}) {
     SCOPED_TRACE(name);
     const auto hidden = folder_ / "hidden";
     std::filesystem::rename(folder_ / name, hidden);

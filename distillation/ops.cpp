@@ -9,7 +9,7 @@
 #include "distillation/training.h"
 #include "engine/train/next_token.h"
 #include "engine/train/parameters.h"
-#include "ir/blank.h"
+#include "ir/model.h"
 #include "ir/cost.h"
 
 namespace slmc::distillation {

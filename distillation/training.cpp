@@ -98,12 +98,6 @@ void warn_of_epochs(engine::OpContext& context, const data::WindowSource& source
   }
 }
 
-void write_result(engine::OpContext& context, const ir::Model& trained) {
-  ir::Progress progress;
-  progress.tick = [&](std::int64_t done, std::int64_t all) { context.events.progress("write", done, all); };
-  ir::write_hf(trained, context.job.out, written_type(context.job.settings), progress);
-}
-
 }  // namespace
 
 Budget budget_of(std::int64_t tokens, std::int64_t batch_tokens, std::int64_t seq) {
@@ -146,7 +140,7 @@ Json train_and_write(engine::OpContext& context, const TrainingJob& job) {
   const engine::WindowBatches batches(source, s.boolean("documents"), context.device);
   engine::Single alone;
   const engine::TrainResult result = engine::train(*task, groups, batches, run, alone, context.events);
-  write_result(context, engine::with_values(job.base, groups));
+  ir::write_hf(engine::with_values(job.base, groups), context.job.out, written_type(s), context.writing());
 
   Json fields = engine::to_json(result, task->terms());
   fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * seq}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},

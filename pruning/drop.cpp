@@ -84,10 +84,7 @@ class Drop {
     }
     if (heals_) heal_into(plan, removed, renumbered, result);
     weights_ = {};
-    ir::write_hf(ir::apply(plan, model_), context_.job.out, ir::common_dtype(model_), {[&](std::int64_t done, std::int64_t all) {
-      cancel_point("nothing was written");
-      context_.events.progress("bytes written", done, all);
-    }});
+    ir::write_hf(ir::apply(plan, model_), context_.job.out, ir::common_dtype(model_), context_.writing());
     return result;
   }
 

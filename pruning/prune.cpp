@@ -42,10 +42,7 @@ Json run_prune(engine::OpContext& context) {
   const bool text = how.refit || criterion(how.criterion).needs_inputs;
   const Narrowed narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
   const ir::Model result = ir::apply(narrowed.plan, model);
-  ir::write_hf(result, context.job.out, ir::common_dtype(model), {[&](std::int64_t done, std::int64_t all) {
-    cancel_point("nothing was written");
-    context.events.progress("bytes written", done, all);
-  }});
+  ir::write_hf(result, context.job.out, ir::common_dtype(model), context.writing());
   Json out = {{"criterion", how.criterion}};
   if (how.refit) out["refit"] = report(narrowed.maps, context.events);
   return out;

@@ -61,13 +61,6 @@ ir::Model with_values(const ir::Model& model, std::map<std::string, io::TensorDa
   return ir::apply(plan, model);
 }
 
-ir::Progress progress(engine::OpContext& context) {
-  return {[&context](std::int64_t done, std::int64_t all) {
-    cancel_point("nothing was written");
-    context.events.progress("bytes written", done, all);
-  }};
-}
-
 QuantizedBlocks solve(engine::OpContext& context, const Schemes& schemes, bool signed_scales) {
   const stage::Settings& settings = context.job.settings;
   const at::Tensor windows = context.windows("calib");
@@ -97,7 +90,7 @@ Json quantize_to_gguf(engine::OpContext& context) {
     result["gptq"] = report(blocks, context);
     solved = with_values(model, std::move(blocks.values));
   }
-  ir::write_gguf(solved, context.job.out, format, progress(context));
+  ir::write_gguf(solved, context.job.out, format, context.writing());
   return result;
 }
 
@@ -159,7 +152,7 @@ Json quantize_to_packed(engine::OpContext& context) {
   } else {
     values = round_all(context, schemes);
   }
-  ir::write_packed(with_values(model, std::move(values)), context.job.out, dtype, progress(context));
+  ir::write_packed(with_values(model, std::move(values)), context.job.out, dtype, context.writing());
   return result;
 }
 

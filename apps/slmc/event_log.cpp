@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/units.h"
 #include "report/html.h"
@@ -29,9 +28,8 @@ Progress progress_of(const Json& event) {
   out.done = event.value("done", std::int64_t{0});
   out.of = event.value("of", std::int64_t{0});
   out.bytes = text_of(event, "unit") == "bytes";
-  static const std::set<std::string> not_shown = {"done", "of", "seconds_left", "peak_bytes"};   // the line and the table have their own
   for (const auto& [key, value] : event.items()) {
-    if (value.is_number() && !not_shown.contains(key)) out.metrics.emplace_back(key, value.get<double>());
+    if (value.is_number() && key != "done" && key != "of") out.metrics.emplace_back(key, value.get<double>());
   }
   return out;
 }

@@ -16,7 +16,6 @@ constexpr int kBarCells = 20;
 std::string metric_text(const std::string& name, double value) {
   if (name == "tokens_per_s") return format_count(static_cast<std::uint64_t>(std::max(value, 0.0))) + " tokens/s";
   if (name == "bytes_per_s") return format_bytes(static_cast<std::uint64_t>(std::max(value, 0.0))) + "/s";
-  if (name == "peak_bytes") return format_bytes(static_cast<std::uint64_t>(std::max(value, 0.0))) + " of memory";
   std::string words = name;
   std::replace(words.begin(), words.end(), '_', ' ');
   return fmt::format("{} {:.4g}", words, value);
@@ -63,7 +62,7 @@ std::string ProgressLine::render(const Progress& progress, double now) const {
                : "  " + amount_text(progress, progress.done);
   bool speed_given = false;
   for (const auto& [name, value] : progress.metrics) {
-    if (name == "seconds_left") continue;                 // the line ends with an estimate of its own
+    if (name == "seconds_left" || name == "peak_bytes") continue;        // the line has an estimate of its own, the table the memory
     out += "  " + metric_text(name, value);
     speed_given = speed_given || name.ends_with("_per_s");
   }

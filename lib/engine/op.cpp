@@ -49,6 +49,13 @@ at::Tensor OpContext::windows(const std::string& which) {
   return out;
 }
 
+ir::Progress OpContext::writing() {
+  return {[this](std::int64_t done, std::int64_t all) {
+    cancel_point("nothing was written");
+    events.progress("bytes written", done, all);
+  }};
+}
+
 void add_op(Ops& ops, const stage::StageInfo& info, Op run) {
   SLMC_CHECK(!ops.contains(info.name));
   ops[info.name] = {&info, std::move(run)};

@@ -10,6 +10,7 @@
 #include "data/source.h"
 #include "engine/decoder.h"
 #include "ir/model.h"
+#include "ir/write.h"
 #include "stage/info.h"
 #include "stage/job.h"
 
@@ -24,6 +25,8 @@ struct OpContext {
   ir::Model other(const std::string& name);                            // job.models[name]; Error(Usage) when not given
   std::optional<data::WindowSource> source(const std::string& which);  // "calib" or "train", with the model's tokenizer
   at::Tensor windows(const std::string& which);                        // all samples of it, [samples, seq] int64; Error(Usage) when absent
+
+  ir::Progress writing();                                              // of ir's writers: reports bytes, stops when cancelled
 
   OpContext(const stage::Job& job, stage::Events& events, at::Device device);
 

@@ -88,6 +88,7 @@ class GgufWriter {
   GgufWriter(GgufWriter&&) noexcept;
   ~GgufWriter();
   void write(std::string_view name, std::span<const std::byte> bytes);   // the encoded bytes of that type
+  const std::filesystem::path& path() const;                             // the temporary: what is written can be read back before finish()
   void finish();
 
  private:

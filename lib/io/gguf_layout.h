@@ -1,10 +1,9 @@
 #pragma once
-// What the reader and the writers of GGUF must agree on.
+// Internal to lib/io: what the reader and the writer of GGUF must agree on.
 #include <cstdint>
 #include <span>
 #include <string_view>
 
-#include "core/file.h"
 #include "io/gguf.h"
 
 namespace slmc::io {
@@ -26,8 +25,6 @@ inline std::uint64_t gguf_aligned(std::uint64_t at, std::uint64_t alignment) {
   return (at + alignment - 1) / alignment * alignment;
 }
 // Everything before the data, padding included; tensors get places in the order of `entries`.
-// One tensor's encoded bytes and the padding behind them, at the end of a file that began with such a header.
-void append_gguf_tensor(AtomicFile& file, std::span<const std::byte> bytes, std::uint64_t alignment);
 std::string gguf_header(const GgufMetadata& metadata, const std::vector<GgufWriter::Entry>& entries);
 
 }  // namespace slmc::io

@@ -136,12 +136,6 @@ std::uint64_t gguf_file_bytes(const GgufMetadata& metadata, const std::vector<Gg
   return prepare(metadata, entries).file_bytes;
 }
 
-void append_gguf_tensor(AtomicFile& file, std::span<const std::byte> bytes, std::uint64_t alignment) {
-  file.write(bytes);
-  const std::string padding(gguf_aligned(file.written(), alignment) - file.written(), '\0');
-  if (!padding.empty()) file.write(padding);
-}
-
 struct GgufWriter::State {
   AtomicFile file;
   std::vector<Entry> entries;
@@ -166,9 +160,13 @@ GgufWriter::~GgufWriter() = default;
 void GgufWriter::write(std::string_view name, std::span<const std::byte> bytes) {
   State& s = *state_;
   SLMC_CHECK(s.next < s.entries.size() && s.entries[s.next].name == name && s.sizes[s.next] == bytes.size());
-  append_gguf_tensor(s.file, bytes, s.alignment);
+  s.file.write(bytes);
+  const std::string padding(gguf_aligned(s.file.written(), s.alignment) - s.file.written(), '\0');
+  if (!padding.empty()) s.file.write(padding);
   ++s.next;
 }
+
+const std::filesystem::path& GgufWriter::path() const { return state_->file.path(); }
 
 void GgufWriter::finish() {
   SLMC_CHECK(state_->next == state_->entries.size());

@@ -126,6 +126,6 @@ Model with_weights(const Json& hf_config, const std::function<io::TensorData(con
 // The model that a folder's config.json describes, with its tokenizer; weights are made by a function of (tensor, number of blocks), one
 // at a time and each time anew: where training from scratch starts.
 Model from_config(const std::filesystem::path& folder,
-                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make);
+                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make, const LoadOptions& options = {});
 
 }  // namespace slmc::ir

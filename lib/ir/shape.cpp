@@ -3,7 +3,6 @@
 
 #include "core/error.h"
 #include "core/hash.h"
-#include "ir/blank.h"
 #include "ir/keys.h"
 #include "ir/state.h"
 
@@ -129,11 +128,6 @@ Model with_weights(const Json& hf_config, const std::function<io::TensorData(con
     if (!spec.derived) state->values[i].base = [make, spec] { return make(spec); };
   }
   return Model(state);
-}
-
-Model from_config(const std::filesystem::path& folder,
-                  const std::function<io::TensorData(const TensorSpec&, std::int64_t blocks)>& make) {
-  return from_config(folder, make, {});
 }
 
 Model from_config(const std::filesystem::path& folder,

@@ -6,7 +6,6 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "io/gguf.h"
-#include "io/gguf_layout.h"
 #include "ir/gguf_form.h"
 #include "ir/state.h"
 #include "ir/write.h"
@@ -16,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, AtomicFile& out, std::uint64_t alignment,
+void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, io::GgufWriter& writer,
                    const std::vector<io::GgufWriter::Entry>& entries, const Progress& progress) {
   std::int64_t all = 0, done = 0;
   for (const io::GgufWriter::Entry& e : entries) {
@@ -28,13 +27,13 @@ void write_tensors(const Model& model, const Fit& fit, const TypeOf& type_of, At
   for (std::size_t i = 0; i < fit.stored.size(); ++i) {
     const io::TensorData data = stored_form(model, fit.stored[i], fit, type_of);
     const std::vector<std::byte> bytes = io::encode(data, entries[i].type, fit.stored[i].name);
-    io::append_gguf_tensor(out, bytes, alignment);
+    writer.write(entries[i].name, bytes);
     done += static_cast<std::int64_t>(bytes.size());
     if (progress.tick) progress.tick(done, all);
   }
   if (fit.rope_factors) {
     const std::vector<float> factors = rope_factors(model.state().ropes[0], model.sizes().blocks[0].freq);
-    io::append_gguf_tensor(out, std::as_bytes(std::span(factors)), alignment);
+    writer.write("rope_freqs.weight", std::as_bytes(std::span(factors)));
   }
 }
 
@@ -45,12 +44,10 @@ void write_gguf(const Model& model, const fs::path& file,
   const Fit how = require_fit(model, "gguf");
   const TypeOf type_of = gguf_type_of(model, format);
   const std::vector<io::GgufWriter::Entry> entries = gguf_entries(model, how, type_of);
-  const io::GgufMetadata metadata = gguf_metadata(model, how, type_of);
-  AtomicFile out(file);
-  out.write(io::gguf_header(metadata, entries));
-  write_tensors(model, how, type_of, out, io::gguf_alignment(metadata), entries, progress);
-  require_read_back(out.path().string(), model, how, type_of);
-  out.commit();
+  io::GgufWriter writer(file, gguf_metadata(model, how, type_of), entries);
+  write_tensors(model, how, type_of, writer, entries, progress);
+  require_read_back(writer.path().string(), model, how, type_of);
+  writer.finish();
 }
 
 std::vector<std::pair<std::string, double>> compare(const Model& a, const Model& b) {

@@ -71,18 +71,9 @@ Json config_of(const Model& model, const Fit& fit, const TypeOf& type_of) {
   return config;
 }
 
-// tokenizer_config.json for a tokenizer that came without one: enough for AutoTokenizer.
-Json tokenizer_config(const text::Tokenizer& tokenizer, const Model& model) {
-  Json json = Json::object();
-  json["tokenizer_class"] = "PreTrainedTokenizerFast";
-  if (const auto id = tokenizer.bos()) json["bos_token"] = tokenizer.piece(*id);
-  if (const auto id = tokenizer.eos()) json["eos_token"] = tokenizer.piece(*id);
-  if (const auto id = tokenizer.special().padding) json["pad_token"] = tokenizer.piece(*id);
+Json tokenizer_config(const Model& model) {
+  Json json = model.tokenizer()->config();
   json["model_max_length"] = model.decoder().context;
-  json["clean_up_tokenization_spaces"] = false;
-  const auto template_key = model.config().find("tokenizer.chat_template");
-  if (template_key != model.config().end() && template_key->is_string())
-    json["chat_template"] = *template_key;
   return json;
 }
 
@@ -136,7 +127,7 @@ void write_folder(const Model& model, const fs::path& folder, const Fit& how, co
   if (model.tokenizer()) {
     write_text(out.path() / "tokenizer.json", model.tokenizer()->to_json());
     if (!model.side_files().contains("tokenizer_config.json"))
-      write_json(out.path() / "tokenizer_config.json", tokenizer_config(*model.tokenizer(), model));
+      write_json(out.path() / "tokenizer_config.json", tokenizer_config(model));
   }
   for (const auto& [name, text] : model.side_files()) write_text(out.path() / name, text);
   if (!(model.origin() == Origin{}))

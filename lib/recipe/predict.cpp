@@ -1,5 +1,5 @@
 // Time and memory of a stage before it runs. Rough on purpose: FLOPs over a rate that a core of today reaches, and the few
-// buffers that are large. On SmolLM2-135M the memory of the quickstart's stages lies within a third of what was measured.
+// buffers that are large. The quickstart's stages, predicted and measured: 1.7 and 1.1 GB (drop), 1.2 and 1.0, 3.8 and 3.1, 0.48 and 0.45.
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -23,10 +23,6 @@ Shape shape_of(const ir::Model& model) {
   for (const ir::BlockSizes& b : model.sizes().blocks) ffn = std::max(ffn, static_cast<double>(b.ffn));
   return {static_cast<double>(cost.parameters), static_cast<double>(model.sizes().hidden), ffn,
           static_cast<double>(model.blocks()), cost.flops_per_token};
-}
-
-bool given(const StageEntry& entry, const char* setting) {
-  return entry.settings.has(setting) && !entry.settings.is_auto(setting);
 }
 
 double section_number(const Recipe& recipe, const char* section, const char* key, double usual) {

@@ -10,7 +10,7 @@
 #include "core/hash.h"
 #include "core/rng.h"
 #include "core/units.h"
-#include "ir/blank.h"
+#include "ir/model.h"
 #include "recipe/keys.h"
 #include "recipe/store.h"
 #include "recipe/walk.h"

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -266,15 +265,7 @@ std::string kept_gemm(const fs::path& work, const std::string& device) {
 RunResult run(const Chain& chain, const RunOptions& options, const Executor& execute, const Sink& sink) {
   SLMC_CHECK(chain.environment.facts.has_value());
   SLMC_CHECK(options.work == chain.environment.work && options.threads == chain.environment.threads);
-  std::ofstream events;
-  if (!options.events.empty()) {
-    events.open(options.events, std::ios::app);
-    if (!events)
-      throw Error(ErrorKind::Resource, Place{options.events.string(), 0, 0, 1, {}},
-                  "the events file must be writable, but is not");
-  }
   const Sink emit = [&](const Json& event) {
-    if (events.is_open()) events << dump_compact(event) << '\n' << std::flush;
     if (sink) sink(event);
   };
   RunState state{chain, options, execute, emit, {}};

@@ -36,7 +36,6 @@ enum class Keep { All, Last };  // stage folders of this recipe after a run that
 struct RunOptions {
   std::filesystem::path work;    // as in the chain's environment; made when missing
   std::filesystem::path cache;   // statistics, shared between runs
-  std::filesystem::path events;  // JSON lines are appended; empty = none
   // The last artefact is delivered here as well (copied); empty = stays in work
   std::filesystem::path output;
   bool replace_output = false;

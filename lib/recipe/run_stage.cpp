@@ -84,7 +84,6 @@ Artefact inspect(const RunState& state, const fs::path& model, const Artefact& f
   }
   Artefact out = forecast;
   out.exact = true;
-  if (forecast.container == "packed") return out;  // for other programs; slmc doesn't read it
   const ir::Model made =
       ir::load(model.string(), {state.chain.environment.hf_cache, state.chain.environment.templates});
   const ir::Cost cost = ir::cost(made);

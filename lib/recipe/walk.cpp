@@ -26,10 +26,6 @@ Place place_of(const StageEntry& entry, const std::string& setting) {
   return it == entry.places.end() ? entry.place : it->second;
 }
 
-bool given(const StageEntry& entry, const std::string& setting) {
-  return entry.settings.has(setting) && !entry.settings.is_auto(setting);
-}
-
 std::vector<std::int64_t> first(std::int64_t n) {
   std::vector<std::int64_t> out(static_cast<std::size_t>(n));
   std::iota(out.begin(), out.end(), 0);
@@ -258,19 +254,22 @@ std::int64_t packed_bytes(const ir::Model& model, const StageEntry& entry) {
                                    (static_cast<double>(cost.parameters) - body) * 2);
 }
 
+std::string word_of(const StageEntry& entry, const std::string& setting, const std::string& otherwise) {
+  if (!given(entry, setting)) return otherwise;
+  const auto* word = std::get_if<std::string>(&entry.settings.all().at(setting).value);
+  return word ? *word : otherwise;
+}
+
 // The float type that a stage's own settings ask for.
 std::optional<DType> dtype_asked(const StageEntry& entry) {
-  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
-  if (!typed && !given(entry, "dtype")) return std::nullopt;
-  std::string name = entry.settings.text(typed ? "type" : "dtype");
+  std::string name = word_of(entry, "type", word_of(entry, "dtype", ""));
   std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return static_cast<char>(std::toupper(c)); });
   return dtype_from(name);
 }
 
 // A stage with a setting `embedding` stores that and the head apart, q8_0 unless told (ir::gguf_types).
 std::vector<std::pair<std::string, std::string>> gguf_format(const ir::Model& model, const StageEntry& entry) {
-  const bool typed = given(entry, "type") && entry.settings.all().at("type").value.index() == 4;
-  const std::string type = typed ? entry.settings.text("type") : "f16";
+  const std::string type = word_of(entry, "type", "f16");
   if (!entry.settings.has("embedding")) return {{"*", type}};
   std::vector<std::pair<std::string, std::string>> out;
   for (const auto& [name, stored] : ir::gguf_types(model, type)) {
@@ -288,6 +287,10 @@ std::int64_t bytes_of(const Walk& walk, const StageEntry& entry, const std::stri
 }
 
 }  // namespace
+
+bool given(const StageEntry& entry, const std::string& setting) {
+  return entry.settings.has(setting) && !entry.settings.is_auto(setting);
+}
 
 Json sizes_json(const ir::Model& model) {
   const ir::Sizes& sizes = model.sizes();

@@ -25,6 +25,7 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
                     Problems& problems);
 
 Json sizes_json(const ir::Model& model);
+bool given(const StageEntry& entry, const std::string& setting);      // has a value of its own, not auto
 // Rough time and memory of a stage (predict.cpp).
 void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads,
              StageForecast& out);

@@ -34,7 +34,7 @@ std::string json_from_parts(const Parts& parts);
 // tokenizer_config.json; Error(Data). Fills `special`.
 void read_tokenizer_config(Parts& parts, const Json& config, const std::string& file);
 void read_model_config(Parts& parts, const Json& config);  // config.json: ids that the above left open
-std::string tokenizer_config_json(const Parts& parts);
+Json tokenizer_config(const Parts& parts);
 
 Parts parts_from_gguf(const io::GgufMetadata& metadata, const std::string& file);
 io::GgufMetadata gguf_from_parts(const Parts& parts, std::int64_t rows);

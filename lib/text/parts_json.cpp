@@ -269,7 +269,7 @@ void read_model_config(Parts& parts, const Json& config) {
   read("pad_token_id", parts.special.padding);
 }
 
-std::string tokenizer_config_json(const Parts& parts) {
+Json tokenizer_config(const Parts& parts) {
   Json config = Json::object();
   const auto put = [&](const char* key, std::optional<std::int32_t> id) {
     if (!id) return;
@@ -284,7 +284,7 @@ std::string tokenizer_config_json(const Parts& parts) {
   config["clean_up_tokenization_spaces"] = false;
   config["tokenizer_class"] = "PreTrainedTokenizerFast";
   if (!parts.special.chat_template.empty()) config["chat_template"] = parts.special.chat_template;
-  return config.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return config;
 }
 
 }  // namespace slmc::text

@@ -93,8 +93,6 @@ struct Tokenizer::State {
   std::unordered_map<std::int32_t, std::string> normalized_form;
   std::int32_t size = 0;
   std::string json;  // the source's tokenizer.json; "" when it was a GGUF
-  std::vector<std::pair<std::string, std::string>>
-      side_files;  // tokenizer_config.json and the like, verbatim
   mutable ScratchPool pool;
 };
 
@@ -151,22 +149,13 @@ Tokenizer Tokenizer::from_json(std::string_view json, std::string file) {
 Tokenizer Tokenizer::from_file(const std::filesystem::path& tokenizer_json) {
   std::string json = read_text(tokenizer_json);
   Parts parts = parts_from_json(json, tokenizer_json.string());
-  std::vector<std::pair<std::string, std::string>> side_files;
-  for (const char* name : {"tokenizer_config.json", "chat_template.jinja"}) {
-    const std::filesystem::path path = tokenizer_json.parent_path() / name;
-    if (std::filesystem::exists(path)) side_files.emplace_back(name, read_text(path));
-  }
-  for (const auto& [name, text] : side_files) {
-    const std::string path = (tokenizer_json.parent_path() / name).string();
-    if (name == "tokenizer_config.json")
-      read_tokenizer_config(parts, parse_json(text, path, ErrorKind::Data), path);
-    if (name == "chat_template.jinja") parts.special.chat_template = text;
-  }
-  const std::filesystem::path config = tokenizer_json.parent_path() / "config.json";
+  const std::filesystem::path folder = tokenizer_json.parent_path();
+  if (const auto own = folder / "tokenizer_config.json"; std::filesystem::exists(own))
+    read_tokenizer_config(parts, read_json(own, ErrorKind::Data), own.string());
+  if (const auto chat = folder / "chat_template.jinja"; std::filesystem::exists(chat)) parts.special.chat_template = read_text(chat);
+  const std::filesystem::path config = folder / "config.json";
   if (std::filesystem::exists(config)) read_model_config(parts, read_json(config, ErrorKind::Data));
-  auto state = std::make_shared<State>(std::move(parts), std::move(json), tokenizer_json.string());
-  state->side_files = std::move(side_files);
-  return Tokenizer(std::move(state));
+  return Tokenizer(std::make_shared<State>(std::move(parts), std::move(json), tokenizer_json.string()));
 }
 
 Tokenizer Tokenizer::from_gguf(const io::GgufMetadata& metadata, std::string file) {
@@ -252,15 +241,7 @@ std::string Tokenizer::to_json() const {
   return state_->json.empty() ? json_from_parts(state_->parts) : state_->json;
 }
 
-std::vector<std::pair<std::string, std::string>> Tokenizer::hf_files() const {
-  std::vector<std::pair<std::string, std::string>> files{{"tokenizer.json", to_json()}};
-  const auto& side = state_->side_files;
-  const bool has_config = std::any_of(side.begin(), side.end(),
-                                      [](const auto& file) { return file.first == "tokenizer_config.json"; });
-  if (!has_config) files.emplace_back("tokenizer_config.json", tokenizer_config_json(state_->parts));
-  files.insert(files.end(), side.begin(), side.end());
-  return files;
-}
+Json Tokenizer::config() const { return tokenizer_config(state_->parts); }
 
 io::GgufMetadata Tokenizer::to_gguf(std::int64_t rows) const { return gguf_from_parts(state_->parts, rows); }
 

@@ -62,9 +62,8 @@ class Tokenizer {
   // tokenizer.json text that gives the same ids; kept verbatim when it was the source, made from GGUF
   // metadata otherwise.
   std::string to_json() const;
-  // Name and text of the files that carry a tokenizer in a Hugging Face folder: tokenizer.json,
-  // tokenizer_config.json and, when the source had one, chat_template.jinja.
-  std::vector<std::pair<std::string, std::string>> hf_files() const;
+  // tokenizer_config.json for a tokenizer that came without one: class, special tokens, chat template.
+  Json config() const;
   // The tokenizer.ggml.* pairs and tokenizer.chat_template that llama.cpp needs. `rows` of the embedding: ids
   // from size() on become unused "[PAD id]" tokens; 0 means size(). Error(Unsupported) when llama.cpp has no
   // rules for this tokenizer.

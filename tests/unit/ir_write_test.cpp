@@ -14,7 +14,6 @@
 #include "core/file.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
-#include "ir/blank.h"
 #include "ir/cost.h"
 #include "ir/model.h"
 #include "ir/plan.h"

@@ -1,6 +1,6 @@
 #include "distillation/distill_info.h"
 
-#include "distillation/training_info.h"
+#include "stage/training.h"
 
 namespace slmc::distillation {
 
@@ -12,7 +12,7 @@ const stage::StageInfo& distill_info() {
       .summary = "train the model to predict as its teacher does [Hinton et al. 2015, arXiv:1503.02531]",
       .needs = {.train = true, .teacher = true},
       .output = "hf",
-      .settings = training_settings({
+      .settings = stage::training_settings({
           {.name = "teacher", .type = Type::Model, .help = "The model to learn from: the whole one that this was made from, or any with its tokenizer.",
            .required = true},
           {.name = "kl_weight", .type = Type::Number, .fallback = "0.9",

@@ -6,9 +6,9 @@
 #include "distillation/distill_info.h"
 #include "distillation/distill_task.h"
 #include "distillation/train_info.h"
-#include "distillation/training.h"
 #include "engine/train/next_token.h"
 #include "engine/train/parameters.h"
+#include "engine/train/training.h"
 #include "ir/model.h"
 #include "ir/cost.h"
 
@@ -24,11 +24,11 @@ Json distill(engine::OpContext& context) {
   require_same_tokens(student, teacher);
   engine::Loaded loaded = engine::load(teacher, at::kFloat, context.device);
   const ForwardKlSettings loss{s.number("temperature"), s.number("kl_weight")};
-  TrainingJob job{.base = student};
+  engine::TrainingJob job{.base = student};
   job.removed = 1 - parameters_of(student) / parameters_of(teacher);
   job.teacher = teacher.content_hash();
   job.task = [&](engine::Loaded& model) { return std::make_unique<Distill>(model, loaded, loss, s.boolean("recompute")); };
-  return train_and_write(context, job);
+  return engine::train_and_write(context, job);
 }
 
 Json train(engine::OpContext& context) {
@@ -36,10 +36,10 @@ Json train(engine::OpContext& context) {
   const bool random = s.text("init") == "random";
   const std::uint64_t seed = context.job.seed;
   const auto draw = [seed](const ir::TensorSpec& spec, std::int64_t blocks) { return engine::drawn_weights(spec, blocks, seed); };
-  TrainingJob job{.base = random ? ir::from_config(context.job.model, draw, {.templates = context.job.templates}) : context.model()};
+  engine::TrainingJob job{.base = random ? ir::from_config(context.job.model, draw, {.templates = context.job.templates}) : context.model()};
   job.from_scratch = random;
   job.task = [&](engine::Loaded& model) { return std::make_unique<engine::NextToken>(model, s.boolean("recompute")); };
-  return train_and_write(context, job);
+  return engine::train_and_write(context, job);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #include "distillation/train_info.h"
 
-#include "distillation/training_info.h"
+#include "stage/training.h"
 
 namespace slmc::distillation {
 
@@ -12,7 +12,7 @@ const stage::StageInfo& train_info() {
       .summary = "train on the next token of a text: recovery after a cut, or a small model from scratch",
       .needs = {.train = true},
       .output = "hf",
-      .settings = training_settings({
+      .settings = stage::training_settings({
           {.name = "init", .type = Type::Choice, .fallback = "model",
            .help = "Where weights start: those of the model, or random ones for a folder that has config.json and a tokenizer.",
            .choices = {"model", "random"}},

@@ -14,10 +14,10 @@
 #include "core/rng.h"
 #include "distillation/distill_task.h"
 #include "distillation/ops.h"
-#include "distillation/training.h"
 #include "engine/evaluate.h"
 #include "engine/train/next_token.h"
 #include "engine/train/parameters.h"
+#include "engine/train/training.h"
 #include "engine/train/window_batches.h"
 #include "ir/plan.h"
 #include "ir/write.h"
@@ -28,6 +28,7 @@ namespace slmc::distillation {
 namespace {
 
 using engine::Batch;
+using engine::budget_of;
 using engine::Loaded;
 using slmc::testing::relative_difference;
 

@@ -1,4 +1,4 @@
-#include "distillation/training.h"
+#include "engine/train/training.h"
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -14,7 +14,7 @@
 #include "engine/train/window_batches.h"
 #include "ir/write.h"
 
-namespace slmc::distillation {
+namespace slmc::engine {
 namespace {
 
 using stage::Settings;
@@ -29,18 +29,18 @@ double automatic_final(const Settings& s) {
   return s.text("schedule") == "wsd" && s.text("decay_shape") == "exponential" ? 0.03 : 0.0;
 }
 
-engine::Schedule schedule_of(const Settings& s, std::int64_t steps, double peak) {
-  engine::Schedule schedule;
-  schedule.kind = engine::schedule_kind(s.text("schedule"));
-  schedule.shape = engine::decay_shape(s.text("decay_shape"));
+Schedule schedule_of(const Settings& s, std::int64_t steps, double peak) {
+  Schedule schedule;
+  schedule.kind = schedule_kind(s.text("schedule"));
+  schedule.shape = decay_shape(s.text("decay_shape"));
   schedule.peak = peak;
   schedule.final = number_or(s, "final_lr", automatic_final(s));
-  if (schedule.shape == engine::Schedule::Decay::Exponential && schedule.final <= 0) {
+  if (schedule.shape == Schedule::Decay::Exponential && schedule.final <= 0) {
     throw Error(ErrorKind::Usage, "final_lr must be above 0 for an exponential decay, but is 0", "leave it at auto");
   }
   schedule.steps = steps;
-  schedule.warmup = engine::share_of(steps, s.number("warmup"), 0);
-  schedule.decay = engine::share_of(steps, s.number("decay"), 0);
+  schedule.warmup = share_of(steps, s.number("warmup"), 0);
+  schedule.decay = share_of(steps, s.number("decay"), 0);
   return schedule;
 }
 
@@ -64,7 +64,7 @@ DType written_type(const Settings& s) {
 }
 
 // What a checkpoint must agree with: everything that decides the numbers, nothing that only says where files are or when to save.
-Json identity_of(engine::OpContext& context, const TrainingJob& job, const data::WindowSource& source) {
+Json identity_of(OpContext& context, const TrainingJob& job, const data::WindowSource& source) {
   Json settings = to_json(context.job.settings);
   for (const char* name : {"teacher", "save_every", "dtype"}) settings.erase(name);
   Json identity = {{"model", job.base.content_hash()},
@@ -74,21 +74,21 @@ Json identity_of(engine::OpContext& context, const TrainingJob& job, const data:
                    {"seed", context.job.seed},
                    {"device", context.device.str()},
                    {"threads", at::get_num_threads()},
-                   {"gemm", engine::to_string(engine::current_kernels().gemm)}};
+                   {"gemm", to_string(current_kernels().gemm)}};
   if (!job.teacher.empty()) identity["teacher"] = job.teacher;
   return identity;
 }
 
 // A checkpoint keeps to the kernels it was made with; job.gemm "auto" may have measured others this time.
-void keep_kernels(engine::OpContext& context) {
+void keep_kernels(OpContext& context) {
   if (context.job.resume.empty() || context.job.gemm != "auto") return;
-  const auto found = engine::checkpoint_identity(context.job.resume);
+  const auto found = checkpoint_identity(context.job.resume);
   if (!found || !found->contains("gemm") || !(*found)["gemm"].is_string()) return;
   const std::string before = (*found)["gemm"].get<std::string>();
-  if ((before == "mkl" || before == "onednn") && before != engine::to_string(engine::current_kernels().gemm)) engine::choose_kernels(before);
+  if ((before == "mkl" || before == "onednn") && before != to_string(current_kernels().gemm)) choose_kernels(before);
 }
 
-void warn_of_epochs(engine::OpContext& context, const data::WindowSource& source, std::int64_t windows) {
+void warn_of_epochs(OpContext& context, const data::WindowSource& source, std::int64_t windows) {
   const std::vector<double> epochs = source.epochs_after(windows);
   for (std::size_t i = 0; i < epochs.size(); ++i) {
     if (epochs[i] > 4) {
@@ -114,7 +114,7 @@ double automatic_rate(double removed, bool from_scratch) {
   return removed >= 0.15 ? 2e-4 : 1e-4;
 }
 
-Json train_and_write(engine::OpContext& context, const TrainingJob& job) {
+Json train_and_write(OpContext& context, const TrainingJob& job) {
   const Settings& s = context.job.settings;
   if (!job.base.tokenizer()) throw Error(ErrorKind::Model, "the model must have a tokenizer to read texts with, but has none", job.base.source());
   if (!context.job.data->contains("train")) throw Error(ErrorKind::Usage, "data 'train' must be given, but is not");
@@ -124,7 +124,7 @@ Json train_and_write(engine::OpContext& context, const TrainingJob& job) {
   warn_of_epochs(context, source, budget.steps * budget.batch);
   keep_kernels(context);
 
-  engine::TrainSettings run;
+  TrainSettings run;
   run.batch = budget.batch;
   run.micro_batch = std::min(budget.batch, integer_or(s, "micro_batch", std::max<std::int64_t>(1, kMicroTokens / seq)));
   const double peak = number_or(s, "lr", automatic_rate(job.removed, job.from_scratch));
@@ -134,19 +134,19 @@ Json train_and_write(engine::OpContext& context, const TrainingJob& job) {
   run.folder = context.job.resume;
   run.identity = std::make_shared<const Json>(identity_of(context, job, source));
 
-  engine::Loaded model = engine::load(job.base, at::kFloat, context.device, engine::Storage::Owned);
-  const auto groups = engine::parameter_groups(model.weights, s.number("weight_decay"), patterns(s));
+  Loaded model = load(job.base, at::kFloat, context.device, Storage::Owned);
+  const auto groups = parameter_groups(model.weights, s.number("weight_decay"), patterns(s));
   const auto task = job.task(model);
-  const engine::WindowBatches batches(source, s.boolean("documents"), context.device);
-  engine::Single alone;
-  const engine::TrainResult result = engine::train(*task, groups, batches, run, alone, context.events);
-  ir::write_hf(engine::with_values(job.base, groups), context.job.out, written_type(s), context.writing());
+  const WindowBatches batches(source, s.boolean("documents"), context.device);
+  Single alone;
+  const TrainResult result = train(*task, groups, batches, run, alone, context.events);
+  ir::write_hf(with_values(job.base, groups), context.job.out, written_type(s), context.writing());
 
-  Json fields = engine::to_json(result, task->terms());
+  Json fields = to_json(result, task->terms());
   fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * seq}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},
                         {"save_every", run.save_every}};
   fields["epochs"] = source.epochs_after(result.state.windows);
   return fields;
 }
 
-}  // namespace slmc::distillation
+}  // namespace slmc::engine

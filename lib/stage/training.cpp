@@ -1,9 +1,6 @@
-#include "distillation/training_info.h"
+#include "stage/training.h"
 
-namespace slmc::distillation {
-
-using stage::Setting;
-using stage::Type;
+namespace slmc::stage {
 
 std::vector<Setting> training_settings(std::vector<Setting> own) {
   std::vector<Setting> all = std::move(own);
@@ -44,4 +41,4 @@ std::vector<Setting> training_settings(std::vector<Setting> own) {
   return all;
 }
 
-}  // namespace slmc::distillation
+}  // namespace slmc::stage

@@ -6,7 +6,7 @@
 #include "engine/op.h"
 #include "engine/train/task.h"
 
-namespace slmc::distillation {
+namespace slmc::engine {
 
 // The updates that settings ask for.
 struct Budget {
@@ -25,10 +25,10 @@ struct TrainingJob {
   bool from_scratch = false;
   double removed = 0;                                                      // for lr: auto
   std::string teacher;                                                     // its content hash; empty without one
-  std::function<std::unique_ptr<engine::Task>(engine::Loaded&)> task;      // of the loaded base
+  std::function<std::unique_ptr<Task>(Loaded&)> task;      // of the loaded base
 };
 
 // Trains and writes the model folder job.out. Returns the fields of the result event: curve, tokens, speed, resolved settings.
-Json train_and_write(engine::OpContext& context, const TrainingJob& job);
+Json train_and_write(OpContext& context, const TrainingJob& job);
 
-}  // namespace slmc::distillation
+}  // namespace slmc::engine

@@ -39,7 +39,7 @@ Json run_prune(engine::OpContext& context) {
                      .refit = settings.boolean("refit"), .seed = context.job.seed, .device = context.device};
   const ir::Model& model = context.model();
   require_widths(model.sizes(), how.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
-  const bool text = how.refit || criterion(how.criterion).needs_inputs;
+  const bool text = how.refit || criterion(how.criterion).wants.text();
   const Narrowed narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
   const ir::Model result = ir::apply(narrowed.plan, model);
   ir::write_hf(result, context.job.out, ir::common_dtype(model), context.writing());

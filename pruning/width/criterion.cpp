@@ -1,7 +1,6 @@
 #include "pruning/width/criterion.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -12,12 +11,17 @@
 
 namespace slmc::pruning {
 
+const std::vector<Criterion>& criteria() {
+  static const std::vector<Criterion> all = {
+      {.name = "random", .ffn = random_channels, .kv = random_groups, .heads = random_heads, .hidden = random_hidden},
+      {.name = "magnitude", .ffn = magnitude_of_channels, .kv = magnitude_of_groups, .heads = magnitude_of_heads},
+      {.name = "wanda", .wants = {.mean_square = true}, .ffn = wanda_of_channels, .kv = wanda_of_groups, .heads = wanda_of_heads},
+  };
+  return all;
+}
+
 const Criterion& criterion(std::string_view name) {
-  static const std::array<Criterion, 3> all = {{
-      {"random", false, random_channels, random_groups},
-      {"magnitude", false, magnitude_of_channels, magnitude_of_groups},
-      {"wanda", true, wanda_of_channels, wanda_of_groups},
-  }};
+  const std::vector<Criterion>& all = criteria();
   const auto it = std::find_if(all.begin(), all.end(), [&](const Criterion& c) { return c.name == name; });
   SLMC_CHECK(it != all.end());
   return *it;

@@ -14,4 +14,9 @@ at::Tensor magnitude_of_groups(const KvPart& part) {
   return run_norms(part.q, g) * run_norms(part.k, g) * run_norms(part.v, g) * run_norms(part.o.t(), g);
 }
 
+at::Tensor magnitude_of_heads(const KvPart& part) {
+  const std::int64_t n = part.groups * part.heads;
+  return (run_norms(part.q, n) * run_norms(part.o.t(), n)).view({part.groups, part.heads});
+}
+
 }  // namespace slmc::pruning

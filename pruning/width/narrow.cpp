@@ -43,10 +43,25 @@ Grams grams_of(const at::Tensor& inputs, std::int64_t windows) {
   return {gram_of(inputs.narrow(0, 0, inputs.size(0) - held)), gram_of(inputs.narrow(0, inputs.size(0) - held, held))};
 }
 
-at::Tensor mean_square_of(const at::Tensor& inputs, std::int64_t windows) {
-  engine::ChannelSum sum(engine::ChannelSum::Of::Square, inputs.size(1), inputs.device());
-  sum.add(inputs.narrow(0, 0, inputs.size(0) - held_out_windows(windows) * (inputs.size(0) / windows)));
+at::Tensor channel_mean(engine::ChannelSum::Of of, const at::Tensor& rows) {
+  engine::ChannelSum sum(of, rows.size(1), rows.device());
+  sum.add(rows);
   return sum.mean();
+}
+
+// Of all windows but the held-out ones.
+Inputs measured(const at::Tensor& inputs, std::int64_t windows, const Wants& wants) {
+  using Of = engine::ChannelSum::Of;
+  const std::int64_t seq = inputs.size(0) / windows, fit = windows - held_out_windows(windows);
+  const at::Tensor rows = inputs.narrow(0, 0, fit * seq);
+  Inputs out;
+  if (wants.mean_square) out.mean_square = channel_mean(Of::Square, rows);
+  if (wants.mean) out.mean = channel_mean(Of::Value, rows);
+  if (wants.gram) out.gram = gram_of(rows);
+  if (!wants.window_mean_abs) return out;
+  out.window_mean_abs = at::empty({fit, inputs.size(1)}, at::kDouble);
+  for (std::int64_t i = 0; i < fit; ++i) out.window_mean_abs[i].copy_(channel_mean(Of::Abs, rows.narrow(0, i * seq, seq)));
+  return out;
 }
 
 // Columns of attn.o that belong to the kept groups.
@@ -79,13 +94,13 @@ class Walk {
     if (!ffn && !kv) return;
     std::optional<Grams> grams;
     if (settings_.refit) grams = grams_of(steps.inputs(), windows_);
-    const at::Tensor mean_square = !criterion_.needs_inputs ? at::Tensor() : mean_square_of(steps.inputs(), windows_);
+    const Inputs inputs = criterion_.wants.inputs() ? measured(steps.inputs(), windows_, criterion_.wants) : Inputs{};
     std::vector<std::int64_t> kept;
     if (ffn) {
-      score_ffn(block, weights, mean_square);
+      score_ffn(block, weights, inputs);
       kept = keep_best(scores_[static_cast<std::size_t>(block)].ffn, *settings_.widths.ffn);
     } else {
-      score_kv(block, weights, mean_square);
+      score_kv(block, weights, inputs);
       kept = columns_of(keep_best(scores_[static_cast<std::size_t>(block)].kv, *settings_.widths.kv), sizes.q * sizes.vd);
     }
     at::Tensor& w = weights.all()[map];
@@ -113,19 +128,21 @@ class Walk {
     return Rng(derive_seed(settings_.seed, part), static_cast<std::uint64_t>(block));
   }
 
-  void score_ffn(std::int64_t block, engine::PlainWeights& weights, const at::Tensor& mean_square) {
+  void score_ffn(std::int64_t block, engine::PlainWeights& weights, const Inputs& inputs) {
     const std::string prefix = "block." + std::to_string(block) + ".ffn.";
     const auto tensor = [&](const char* part) { return weights.tensor(prefix + part).to(at::kCPU); };
     const at::Tensor gate = weights.has(prefix + "gate") ? tensor("gate") : at::Tensor();
-    scores_[static_cast<std::size_t>(block)].ffn = criterion_.ffn({gate, tensor("up"), tensor("down"), mean_square, rng(block, "ffn")});
+    scores_[static_cast<std::size_t>(block)].ffn = criterion_.ffn(
+        {.gate = gate, .up = tensor("up"), .down = tensor("down"), .inputs = inputs, .keep = *settings_.widths.ffn, .rng = rng(block, "ffn")});
   }
 
-  void score_kv(std::int64_t block, engine::PlainWeights& weights, const at::Tensor& mean_square) {
+  void score_kv(std::int64_t block, engine::PlainWeights& weights, const Inputs& inputs) {
     const std::string prefix = "block." + std::to_string(block) + ".attn.";
     const auto tensor = [&](const char* part) { return weights.tensor(prefix + part).to(at::kCPU); };
-    const std::int64_t groups = model_.sizes().blocks[static_cast<std::size_t>(block)].kv;
+    const ir::BlockSizes& sizes = model_.sizes().blocks[static_cast<std::size_t>(block)];
     scores_[static_cast<std::size_t>(block)].kv =
-        criterion_.kv({tensor("q"), tensor("k"), tensor("v"), tensor("o"), mean_square, groups, rng(block, "kv")});
+        criterion_.kv({.q = tensor("q"), .k = tensor("k"), .v = tensor("v"), .o = tensor("o"), .inputs = inputs, .groups = sizes.kv,
+                       .heads = sizes.q, .keep = *settings_.widths.kv, .rng = rng(block, "kv")});
   }
 
   // The refitted columns with the ridge that does best on the held-out windows; the plain cut where none does better.
@@ -156,7 +173,7 @@ class Walk {
 }  // namespace
 
 Narrowed narrow(const ir::Model& model, const at::Tensor& windows, const NarrowSettings& settings, stage::Events& events) {
-  const bool text = settings.refit || criterion(settings.criterion).needs_inputs;
+  const bool text = settings.refit || criterion(settings.criterion).wants.text();
   const engine::Arch arch = engine::arch_of(model);
   at::Tensor x;
   if (text) {

@@ -17,4 +17,8 @@ at::Tensor random_channels(const FfnPart& part) { return draws(part.rng, part.do
 
 at::Tensor random_groups(const KvPart& part) { return draws(part.rng, part.groups); }
 
+at::Tensor random_heads(const KvPart& part) { return draws(part.rng, part.groups * part.heads).view({part.groups, part.heads}); }
+
+at::Tensor random_hidden(const HiddenPart& part) { return draws(part.rng, part.hidden); }
+
 }  // namespace slmc::pruning

@@ -40,11 +40,13 @@ double column_norm(const at::Tensor& w, std::int64_t first, std::int64_t columns
 }
 
 FfnPart ffn_part() {
-  return {random_tensor(7, 5, 1), random_tensor(7, 5, 2), random_tensor(5, 7, 3), random_tensor(1, 7, 4)[0].square().to(at::kDouble), Rng(1)};
+  return {.gate = random_tensor(7, 5, 1), .up = random_tensor(7, 5, 2), .down = random_tensor(5, 7, 3),
+          .inputs = {.mean_square = random_tensor(1, 7, 4)[0].square().to(at::kDouble)}, .rng = Rng(1)};
 }
 
 KvPart kv_part() {       // 3 groups of 2 heads of width 2, values of width 3
-  return {random_tensor(12, 5, 1), random_tensor(6, 5, 2), random_tensor(9, 5, 3), random_tensor(5, 18, 4), random_tensor(1, 18, 5)[0].square().to(at::kDouble), 3, Rng(1)};
+  return {.q = random_tensor(12, 5, 1), .k = random_tensor(6, 5, 2), .v = random_tensor(9, 5, 3), .o = random_tensor(5, 18, 4),
+          .inputs = {.mean_square = random_tensor(1, 18, 5)[0].square().to(at::kDouble)}, .groups = 3, .heads = 2, .rng = Rng(1)};
 }
 
 TEST(Criteria, MagnitudeEqualsTheLoops) {
@@ -65,14 +67,29 @@ TEST(Criteria, MagnitudeEqualsTheLoops) {
 TEST(Criteria, WandaEqualsTheLoops) {
   const FfnPart f = ffn_part();
   for (std::int64_t i = 0; i < 7; ++i) {
-    const double want = std::sqrt(f.mean_square[i].item<double>()) * column_norm(f.down, i, 1);
+    const double want = std::sqrt(f.inputs.mean_square[i].item<double>()) * column_norm(f.down, i, 1);
     EXPECT_NEAR(criterion("wanda").ffn(f)[i].item<double>(), want, 1e-12 * want);
   }
   const KvPart k = kv_part();
   for (std::int64_t g = 0; g < 3; ++g) {
     double sum = 0;
-    for (std::int64_t j = 6 * g; j < 6 * g + 6; ++j) sum += k.mean_square[j].item<double>() * std::pow(column_norm(k.o, j, 1), 2);
+    for (std::int64_t j = 6 * g; j < 6 * g + 6; ++j) sum += k.inputs.mean_square[j].item<double>() * std::pow(column_norm(k.o, j, 1), 2);
     EXPECT_NEAR(criterion("wanda").kv(k)[g].item<double>(), std::sqrt(sum), 1e-12 * std::sqrt(sum));
+  }
+}
+
+TEST(Criteria, HeadsEqualTheLoopsAndMakeUpTheirGroups) {
+  const KvPart k = kv_part();
+  const at::Tensor magnitude = criterion("magnitude").heads(k), wanda = criterion("wanda").heads(k), groups = criterion("wanda").kv(k);
+  for (std::int64_t g = 0; g < 3; ++g) {
+    double sum = 0;
+    for (std::int64_t j = 0; j < 2; ++j) {
+      const std::int64_t h = 2 * g + j;
+      const double want = row_norm(k.q, 2 * h, 2) * column_norm(k.o, 3 * h, 3);
+      EXPECT_NEAR(at(magnitude, g, j), want, 1e-12 * want);
+      sum += at(wanda, g, j) * at(wanda, g, j);
+    }
+    EXPECT_NEAR(groups[g].item<double>(), std::sqrt(sum), 1e-12);
   }
 }
 
@@ -82,7 +99,7 @@ TEST(Criteria, WandaIsTheOutputErrorOfUncorrelatedInputs) {
   const at::Tensor scores = criterion("wanda").ffn(f);
   for (std::int64_t j = 0; j < 7; ++j) {
     double cost = 0;
-    for (std::int64_t i = 0; i < 5; ++i) cost += at(f.down, i, j) * at(f.down, i, j) * f.mean_square[j].item<double>();
+    for (std::int64_t i = 0; i < 5; ++i) cost += at(f.down, i, j) * at(f.down, i, j) * f.inputs.mean_square[j].item<double>();
     EXPECT_NEAR(std::pow(scores[j].item<double>(), 2), cost, 1e-12 * cost);
   }
 }

@@ -9,6 +9,7 @@
 #include <ATen/ops/zeros_like.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -115,9 +116,12 @@ CollectSettings everything_of(const ir::Model& model) {
   for (std::int64_t i = 0; i < model.blocks(); ++i) {
     const std::string block = "block." + std::to_string(i);
     for (const char* part : {".attn.q.in", ".attn.o.in", ".ffn.down.in"}) settings.requests.insert({block + part, Statistic::Gram});
-    for (const Statistic what : {Statistic::Mean, Statistic::MeanAbs, Statistic::MaxAbs, Statistic::MeanSquare}) {
+    for (const Statistic what : {Statistic::Mean, Statistic::MeanAbs, Statistic::WindowAbs, Statistic::MaxAbs, Statistic::MeanSquare}) {
       settings.requests.insert({block + ".ffn.up.in", what});
     }
+    settings.requests.insert({block + ".in", Statistic::MeanSquare});
+    settings.requests.insert({block + ".out", Statistic::MeanAbs});
+    if (!model.decoder().parallel_residual) settings.requests.insert({block + ".mid", Statistic::MeanSquare});
     settings.requests.insert({block, Statistic::Cosine});
   }
   settings.requests.insert({"head.in", Statistic::Gram});
@@ -135,7 +139,7 @@ TEST(Collect, EqualsTheDefinitionInFp64) {
     EXPECT_EQ(got.tokens, 19 * 13);
     for (const Request& request : everything_of(model).requests) {
       SCOPED_TRACE(request.site);
-      const at::Tensor& value = got.at(request.site, request.what);
+      const at::Tensor value = got.at(request.site, request.what);
       if (request.what == Statistic::Cosine) {
         const at::Tensor a = want.of.at(request.site + ".in"), b = want.of.at(request.site + ".out");
         const at::Tensor cosines = (a * b).sum(1) / (a.norm(2, 1) * b.norm(2, 1));
@@ -148,6 +152,7 @@ TEST(Collect, EqualsTheDefinitionInFp64) {
         case Statistic::Gram: oracle = at::mm(x.t(), x) / x.size(0); break;
         case Statistic::Mean: oracle = x.mean(0); break;
         case Statistic::MeanAbs: oracle = x.abs().mean(0); break;
+        case Statistic::WindowAbs: oracle = x.abs().view({19, 13, -1}).mean(1).square().mean(0).sqrt(); break;
         case Statistic::MaxAbs: oracle = x.abs().amax(0); break;
         default: oracle = x.square().mean(0); break;
       }
@@ -160,7 +165,7 @@ TEST(Collect, RunsNoBlockBehindTheLastOneAskedFor) {
   const ir::Model model = tiny("llama");
   Events events;
   const Statistics got = collect(model, some_windows(model, 2, 5), {.requests = {{"block.0.ffn.down.in", Statistic::MeanSquare}}}, events);
-  EXPECT_EQ(got.of.size(), 1u);
+  EXPECT_EQ(got.names(), (std::vector<std::string>{"block.0.ffn.down.in/mean_square"}));
   EXPECT_EQ(std::count(events.seen.begin(), events.seen.end(), "progress"), 1);
 }
 
@@ -172,8 +177,10 @@ TEST(Collect, SameBytesForOneTwoAndThreeThreads) {
   for (const int threads : {1, 2, 3}) {
     at::set_num_threads(threads);
     const Statistics got = collect(model, windows, everything_of(model), events);
-    if (first.of.empty()) first = got;
-    for (const auto& [name, value] : got.of) EXPECT_TRUE(at::equal(value, first.of.at(name))) << name << " with " << threads << " threads";
+    if (first.names().empty()) first = got;
+    for (const Request& r : everything_of(model).requests) {
+      EXPECT_TRUE(at::equal(got.at(r.site, r.what), first.at(r.site, r.what))) << r.site << " with " << threads << " threads";
+    }
   }
   at::set_num_threads(1);
 }
@@ -193,6 +200,9 @@ TEST_F(CollectCache, HitsReadAndDamageIsAMiss) {
   EXPECT_EQ(progress(hit), 0);
   EXPECT_TRUE(at::equal(part.at("block.0.attn.q.in", Statistic::Gram), collected.at("block.0.attn.q.in", Statistic::Gram)));
 
+  const Statistics fresh = collect(model, windows, all, miss);                        // from the file as without one, bit for bit
+  for (const Request& r : all.requests) EXPECT_TRUE(at::equal(collected.at(r.site, r.what), fresh.at(r.site, r.what))) << r.site;
+
   // Something new is collected and added; what was there stays.
   collect_cached(model, windows, {.requests = {{"block.1.attn.q.in", Statistic::MaxAbs}}}, folder_, more);
   EXPECT_GT(progress(more), 0);
@@ -210,9 +220,27 @@ TEST_F(CollectCache, HitsReadAndDamageIsAMiss) {
     file.put('x');
   }
   EXPECT_EQ(files, 2);
+  const Statistics good = collect(model, windows, all, miss);
   const Statistics rebuilt = collect_cached(model, windows, one, folder_, damaged);
   EXPECT_EQ(damaged.warnings.size(), 1u);
-  EXPECT_TRUE(at::equal(rebuilt.at("block.0.attn.q.in", Statistic::Gram), collected.at("block.0.attn.q.in", Statistic::Gram)));
+  EXPECT_TRUE(at::equal(rebuilt.at("block.0.attn.q.in", Statistic::Gram), good.at("block.0.attn.q.in", Statistic::Gram)));
+}
+
+TEST_F(CollectCache, TheFilesUsedLongestAgoGoWhenThereIsTooMuch) {
+  namespace fs = std::filesystem;
+  const auto large = [&](const char* name, int hours) {                                 // sparse
+    std::ofstream(folder_ / name).put('x');
+    fs::resize_file(folder_ / name, kMostCached * 2 / 5);
+    fs::last_write_time(folder_ / name, fs::file_time_type::clock::now() - std::chrono::hours(hours));
+  };
+  large("statistics-old.h5", 9), large("statistics-older.h5", 10), large("statistics-new.h5", 1), large("of-somebody-else.h5", 20);
+  const ir::Model model = tiny("llama");
+  Events events;
+  collect_cached(model, some_windows(model, 2, 5), {.requests = {{"block.0.in", Statistic::MeanSquare}}}, folder_, events);
+  EXPECT_FALSE(fs::exists(folder_ / "statistics-older.h5"));
+  EXPECT_TRUE(fs::exists(folder_ / "statistics-old.h5"));
+  EXPECT_TRUE(fs::exists(folder_ / "statistics-new.h5"));
+  EXPECT_TRUE(fs::exists(folder_ / "of-somebody-else.h5"));
 }
 
 TEST(Collect, OverflowIsRefusedWithItsSite) {

@@ -1,7 +1,6 @@
 #include "distillation/distill_task.h"
 
 #include <ATen/core/grad_mode.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 
@@ -31,22 +30,6 @@ std::vector<double> Distill::add_gradients(const engine::Batch& batch, double sc
       {.hidden = hidden, .head = head, .target = engine::next_tokens(batch), .teacher = &teacher, .scale = scale}, loss_);
   out.loss.backward();
   return out.sums;
-}
-
-void require_same_tokens(const ir::Model& student, const ir::Model& teacher) {
-  if (!student.tokenizer() || !teacher.tokenizer()) {
-    const ir::Model& without = student.tokenizer() ? teacher : student;
-    throw Error(ErrorKind::Usage, "student and teacher must have tokenizers, but " + without.source() + " has none");
-  }
-  if (student.tokenizer()->content_hash() == teacher.tokenizer()->content_hash()) return;
-  const std::int64_t shared = std::min(student.tokenizer()->size(), teacher.tokenizer()->size());
-  for (std::int32_t id = 0; id < shared; ++id) {
-    const std::string ours = student.tokenizer()->piece(id), theirs = teacher.tokenizer()->piece(id);
-    if (ours != theirs) {
-      throw Error(ErrorKind::Usage, fmt::format("the teacher's token {} must be '{}', the student's, but is '{}'", id, ours, theirs),
-                  "the teacher must have the student's tokenizer: take the model that the student was made from");
-    }
-  }
 }
 
 }  // namespace slmc::distillation

@@ -24,8 +24,4 @@ class Distill : public engine::Task {
   bool recompute_;
 };
 
-// Distributions over tokens can only be compared when equal ids are equal tokens, on the shared front of both vocabularies.
-// Error(Usage) naming the first id that differs.
-void require_same_tokens(const ir::Model& student, const ir::Model& teacher);
-
 }  // namespace slmc::distillation

@@ -9,8 +9,9 @@
 #include "engine/train/next_token.h"
 #include "engine/train/parameters.h"
 #include "engine/train/training.h"
-#include "ir/model.h"
 #include "ir/cost.h"
+#include "ir/model.h"
+#include "ir/tokens.h"
 
 namespace slmc::distillation {
 namespace {
@@ -21,7 +22,7 @@ Json distill(engine::OpContext& context) {
   const stage::Settings& s = context.job.settings;
   const ir::Model& student = context.model();
   const ir::Model teacher = context.other("teacher");
-  require_same_tokens(student, teacher);
+  ir::require_same_tokens(student, teacher);
   engine::Loaded loaded = engine::load(teacher, at::kFloat, context.device);
   const ForwardKlSettings loss{s.number("temperature"), s.number("kl_weight")};
   engine::TrainingJob job{.base = student};

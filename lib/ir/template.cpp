@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/hash.h"
 
 namespace slmc::ir {
 namespace {
@@ -137,6 +138,7 @@ std::shared_ptr<const Template> parse_template(const Json& json, const std::stri
     f.fail("slmc_arch", "the version must be 1, but is " + std::to_string(version));
   auto result = std::make_shared<Template>();
   result->file = file;
+  result->hash = sha256(dump_compact(json));
   result->family = f.text("family");
   const Json& tensors = f.at("tensors");
   if (!tensors.is_array()) f.fail("tensors", "the value must be a list, but is not");

@@ -61,6 +61,7 @@ struct ContainerSpec {
 struct Template {
   std::string family;
   std::string file;                                 // for messages; "built in" when compiled in
+  std::string hash;                                 // SHA-256 of its JSON without white space: what it says, wherever it stands
   std::vector<LogicalSpec> tensors;                 // in forward order
   std::map<std::string, ContainerSpec> containers;  // "hf", "gguf"
 };

@@ -12,7 +12,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int kKeyVersion = 1;
+constexpr int kKeyVersion = 2;
 
 bool is_content(const fs::path& path) {
   const std::string name = path.filename().string();
@@ -72,6 +72,7 @@ std::string data_key(const DataSection& data) {
 Json to_json(const KeyInputs& inputs) {
   Json out = {{"slmc_key", kKeyVersion}, {"op", inputs.op}, {"source", inputs.source}, {"seed", inputs.seed}};
   out["models"] = map_json(inputs.models);
+  out["arch"] = map_json(inputs.arch);
   out["files"] = map_json(inputs.files);
   out["data"] = map_json(inputs.data);
   out["settings"] = inputs.settings ? *inputs.settings : Json::object();

@@ -13,8 +13,8 @@
 namespace slmc::recipe {
 
 // Hash of the sources built into this program, as cmake/source_hash.cmake took it: of lib/ without recipe and
-// report, the engine's main and the templates, and of one method folder ("pruning"); of all folders when
-// `folder` is "", of none when it is "lib".
+// report and the engine's main, and of one method folder ("pruning"); of all folders when `folder` is "", of
+// none when it is "lib". Templates are no part of it: KeyInputs::arch has those that are used.
 std::string source_hash(const std::string& folder);
 std::string slmc_version();  // "0.1.0"
 
@@ -28,6 +28,7 @@ struct KeyInputs {
   std::string op;
   std::string method_folder;                  // StageInfo::folder; "" = all
   std::map<std::string, std::string> models;  // "model", and by setting name: keys
+  std::map<std::string, std::string> arch;    // family -> ir::Template::hash of what the models are read and written through
   std::map<std::string, std::string> files;   // by setting name: SHA-256 of Path settings
   std::map<std::string, std::string> data;    // "calib", "train", settings of type Data
   SharedJson settings;                        // canonical, without paths and models

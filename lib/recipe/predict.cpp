@@ -40,28 +40,33 @@ void add_calibration(const Shape& shape, const StageEntry& entry, const Recipe& 
   bytes += 4 * tokens * (2 * shape.hidden + 1.5 * shape.ffn) + 8 * shape.ffn * shape.ffn;
 }
 
-// Weights, gradients and two moments; a frozen teacher; what backward needs of one micro-batch.
-void add_training(const Shape& shape, const StageEntry& entry, const Recipe& recipe, const stage::Needs& needs,
-                  double& bytes, double& flops) {
+// Weights, gradients and two moments; what backward needs of one micro-batch; a frozen teacher of its own size, which runs forward only.
+void add_training(const Shape& shape, const ir::Model* teacher, const StageEntry& entry, const Recipe& recipe, double& bytes,
+                  double& flops) {
   const double seq = section_number(recipe, "train", "seq", 512);
   const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
   const double micro = given(entry, "micro_batch") ? entry.settings.number("micro_batch") * seq : std::max(kMicroTokens, seq);
   const bool recompute = given(entry, "recompute") && entry.settings.boolean("recompute");
   const double kept = recompute ? shape.hidden : 6 * shape.hidden + 2 * shape.ffn;       // numbers per token and block
-  flops += (needs.teacher ? 4 : 3) * shape.flops_per_token * tokens;
-  bytes += (needs.teacher ? 20 : 16) * shape.parameters + 4 * micro * shape.blocks * kept;
+  flops += 3 * shape.flops_per_token * tokens;
+  bytes += 16 * shape.parameters + 4 * micro * shape.blocks * kept;
+  if (!teacher) return;
+  const Shape of_teacher = shape_of(*teacher);
+  flops += of_teacher.flops_per_token * tokens;
+  bytes += 4 * of_teacher.parameters;
 }
 
 }  // namespace
 
-void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads, StageForecast& out) {
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, const ir::Model* teacher, int threads,
+             StageForecast& out) {
   const stage::Needs needs = stage::needs_of(*entry.info, entry.settings);
   const Shape shape = shape_of(before.model);
   double bytes = 4 * shape.hidden * static_cast<double>(before.model.sizes().vocab), flops = 0;     // the largest tensor
   bytes += needs.engine ? kProgram : kFront;
   if (needs.whole) bytes += 4 * shape.parameters;
   if (needs.calib) add_calibration(shape, entry, recipe, needs, bytes, flops);
-  if (entry.info->trains) add_training(shape, entry, recipe, needs, bytes, flops);
+  if (entry.info->trains) add_training(shape, teacher, entry, recipe, bytes, flops);
   out.peak_bytes = static_cast<std::uint64_t>(bytes);
   out.seconds = flops / (kFlopsPerCore * std::max(threads, 1));
 }

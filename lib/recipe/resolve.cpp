@@ -11,6 +11,8 @@
 #include "core/rng.h"
 #include "core/units.h"
 #include "ir/model.h"
+#include "ir/template.h"
+#include "ir/tokens.h"
 #include "recipe/keys.h"
 #include "recipe/store.h"
 #include "recipe/walk.h"
@@ -33,6 +35,11 @@ struct Found {
     throw_problems(std::move(problems), text, kinds.size() == 1 ? *kinds.begin() : ErrorKind::Recipe);
   }
 };
+
+Place place_of(const StageEntry& entry, const std::string& setting) {
+  const auto it = entry.places.find(setting);
+  return it == entry.places.end() ? entry.place : it->second;
+}
 
 std::string sibling_hint(const fs::path& path) {
   std::vector<std::string> names;
@@ -92,8 +99,7 @@ void check_files(const Recipe& recipe, Found& found) {
     for (const auto& [name, section] : data_of(recipe, entry)) used.insert(section);
     for (const stage::Setting& s : entry.info->settings) {
       if (s.type != Type::Path || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
-      const auto place = entry.places.find(s.name);
-      require_file(entry.settings.text(s.name), place == entry.places.end() ? entry.place : place->second,
+      require_file(entry.settings.text(s.name), place_of(entry, s.name),
                    fmt::format("the file of '{}'", s.name), found);
     }
   }
@@ -137,9 +143,7 @@ std::map<std::string, ModelInput> inputs_of(const Chain& chain, std::size_t i, F
                           "the model", found);
   for (const stage::Setting& s : entry.info->settings) {
     if (s.type != Type::Model || !entry.settings.has(s.name) || entry.settings.is_auto(s.name)) continue;
-    const auto place = entry.places.find(s.name);
-    out[s.name] = input_of(chain, entry.settings.text(s.name),
-                           place == entry.places.end() ? entry.place : place->second,
+    out[s.name] = input_of(chain, entry.settings.text(s.name), place_of(entry, s.name),
                            fmt::format("the model of '{}'", s.name), found);
   }
   return out;
@@ -174,6 +178,8 @@ KeyInputs key_inputs(const Chain& chain, std::size_t i, const StageForecast& for
   out.threads = chain.environment.threads;
   out.ranks = chain.environment.ranks;
   out.source = source_hash(entry.info->folder);
+  for (const auto& [name, input] : forecast.models) out.arch[input.family] = input.arch;
+  out.arch[forecast.out.family] = forecast.out.arch;
   if (entry.info->needs.engine) out.facts = *chain.environment.facts;
   for (const auto& [name, input] : forecast.models) out.models[name] = input.key;
   for (const auto& [name, section] : forecast.data) out.data[name] = data_key(*section);
@@ -191,7 +197,7 @@ KeyInputs key_inputs(const Chain& chain, std::size_t i, const StageForecast& for
 std::string difference(const Json& old, const Json& now) {
   constexpr std::size_t kShown = 3;
   std::vector<std::string> found;
-  for (const char* group : {"settings", "models", "data", "files", "engine"}) {
+  for (const char* group : {"settings", "models", "data", "files", "arch", "engine"}) {
     const Json& a = old.value(group, Json::object());
     for (const auto& [name, value] : now[group].items()) {
       if (a.is_object() && a.contains(name) && a[name] == value) continue;
@@ -200,7 +206,9 @@ std::string difference(const Json& old, const Json& now) {
       if (shown) {
         found.push_back(fmt::format("'{}' was {}", name, was));
       } else {
-        const std::string kind(group, std::string_view(group) == "data" ? 4 : std::string_view(group).size() - 1);
+        static const std::map<std::string_view, std::string> kinds = {
+            {"models", "model"}, {"data", "data"}, {"files", "file"}, {"arch", "template"}};
+        const std::string& kind = kinds.at(group);
         found.push_back(kind == name ? "its input was another" : fmt::format("the {} '{}' was another", kind, name));
       }
     }
@@ -272,8 +280,7 @@ void refuse_blank(const Chain& chain, Found& found) {
   for (std::size_t i = 0; i < chain.stages.size(); ++i) {
     for (const auto& [setting, input] : chain.stages[i].models) {
       if (setting == "model" || input.id != "model") continue;
-      const auto place = chain.recipe.stages[i].places.find(setting);
-      refuse(fmt::format("the model of '{}'", setting), place == chain.recipe.stages[i].places.end() ? chain.recipe.stages[i].place : place->second, "");
+      refuse(fmt::format("the model of '{}'", setting), place_of(chain.recipe.stages[i], setting), "");
     }
   }
 }
@@ -304,19 +311,74 @@ void warn_of_quantized_input(const ir::Model& input, Chain& chain) {
                                        fmt::join(types, ", ")));
 }
 
+// The models of a chain as stages read them, shapes only: its own as the walk leaves them, those from outside opened once each.
+class Readable {
+ public:
+  explicit Readable(const Environment& environment) : options_{environment.hf_cache, environment.templates} {}
+  void add(const std::string& id, const ir::Model& model) { own_.insert_or_assign(id, model); }
+  // Fills the input's template. Null, with a problem, when it can't be opened.
+  const ir::Model* open(ModelInput& input, const Place& place, Found& found) {
+    const ir::Model* model = find(input, place, found);
+    if (model) input.family = model->family();
+    if (model) input.arch = model->arch().hash;
+    return model;
+  }
+
+ private:
+  const ir::Model* find(const ModelInput& input, const Place& place, Found& found) {
+    auto& models = input.id.empty() ? outside_ : own_;
+    const std::string& name = input.id.empty() ? input.path : input.id;
+    if (const auto it = models.find(name); it != models.end()) return &it->second;
+    if (!input.id.empty() || input.path.empty()) return nullptr;     // a problem that was told already
+    try {
+      return &models.emplace(name, ir::load(input.path, options_)).first->second;
+    } catch (const Error& error) {
+      for (const Diagnostic& d : error.diagnostics()) found.add(error.kind(), {d.message, d.place.file.empty() ? place : d.place, d.hint});
+    }
+    return nullptr;
+  }
+
+  ir::LoadOptions options_;
+  std::map<std::string, ir::Model> own_, outside_;
+};
+
+// The model that stage `i` learns from; null when it has none. Judged here, since training would judge it hours later.
+const ir::Model* open_models(Chain& chain, std::size_t i, const ir::Model& student, Readable& models, Found& found) {
+  const StageEntry& entry = chain.recipe.stages[i];
+  const bool teaches = stage::needs_of(*entry.info, entry.settings).teacher;
+  const ir::Model* teacher = nullptr;
+  for (auto& [setting, input] : chain.stages[i].models) {
+    const ir::Model* model = models.open(input, place_of(entry, setting), found);
+    if (!teaches || setting == "model" || !model) continue;
+    teacher = model;
+    if (!student.tokenizer() || !teacher->tokenizer()) continue;
+    try {
+      ir::require_same_tokens(student, *teacher);
+    } catch (const Error& error) {
+      found.add(ErrorKind::Recipe, {error.message(), place_of(entry, setting), error.diagnostics().front().hint});
+    }
+  }
+  return teacher;
+}
+
 void walk_chain(const ir::Model& input, Chain& chain, Found& found) {
   Walk walk = start_walk(input);
   const bool blank = chain.input.blank;
   chain.input = walk.at;
   chain.input.blank = blank;
   chain.input.bytes = blank ? 0 : bytes_on_disk(chain.model_path);
+  Readable models(chain.environment);
+  models.add("model", input);
   for (std::size_t i = 0; i < chain.recipe.stages.size(); ++i) {
     StageForecast& forecast = chain.stages[i];
-    predict(walk, chain.recipe.stages[i], chain.recipe, chain.environment.threads, forecast);
+    const ir::Model* teacher = open_models(chain, i, walk.model, models, found);
+    predict(walk, chain.recipe.stages[i], chain.recipe, teacher, chain.environment.threads, forecast);
     Problems problems;
     forecast.out = walk_stage(walk, chain.recipe, i, forecast.assumed, problems);
     for (Diagnostic& d : problems) found.add(ErrorKind::Recipe, std::move(d));
+    models.add(forecast.out.id, walk.model);
   }
+  if (chain.reference) models.open(*chain.reference, chain.recipe.eval->place, found);
 }
 
 Chain resolve_all(Recipe recipe, const Environment& environment) {

@@ -36,6 +36,7 @@ struct Environment {
 struct Artefact {
   std::string id;          // "model", or the stage's id
   std::string container;   // "hf", "gguf", "packed"
+  std::string family, arch;  // the template that it is read through, and ir::Template::hash
   bool quantized = false;  // holds weights that dense stages refuse
   bool exact = true;       // false: a size follows from a measurement; numbers are of the input's shape
   bool blank = false;      // the input is a config without weights, which the first stage draws
@@ -52,6 +53,7 @@ struct ModelInput {
   std::string id;      // "model", or the stage that makes it; "" = from outside
   std::string path;    // of the input and of those from outside; "" for what stages make
   std::string source;  // as the recipe names it, for the lineage
+  std::string family, arch;  // as of Artefact
   std::string key;     // "" when facts are missing
 };
 

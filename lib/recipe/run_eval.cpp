@@ -112,7 +112,11 @@ std::string eval_key(const Chain& chain, const std::string& artefact_key) {
   inputs.op = "eval";
   inputs.method_folder = "lib";
   inputs.models["model"] = artefact_key;
-  if (chain.reference) inputs.models["reference"] = chain.reference->key;
+  inputs.arch[chain.input.family] = chain.input.arch;  // a stage's key has those of its model
+  if (chain.reference) {
+    inputs.models["reference"] = chain.reference->key;
+    inputs.arch[chain.reference->family] = chain.reference->arch;
+  }
   for (std::size_t i = 0; i < chain.recipe.eval->tasks.size(); ++i)
     inputs.files[std::to_string(i)] = sha256_file(chain.recipe.eval->tasks[i].file);
   inputs.settings = std::make_shared<const Json>(Json{{"tasks", tasks_json(*chain.recipe.eval, false)}});

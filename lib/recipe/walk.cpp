@@ -11,6 +11,7 @@
 #include "io/ggml_types.h"
 #include "ir/cost.h"
 #include "ir/plan.h"
+#include "ir/template.h"
 #include "ir/write.h"
 
 namespace slmc::recipe {
@@ -313,6 +314,8 @@ namespace {
 
 void describe(Artefact& out, const ir::Model& model) {
   const ir::Cost cost = ir::cost(model);
+  out.family = model.family();
+  out.arch = model.arch().hash;
   out.parameters = cost.parameters;
   out.kv_bytes_per_token = cost.kv_bytes_per_token;
   out.sizes = std::make_shared<const Json>(sizes_json(model));

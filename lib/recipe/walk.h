@@ -26,8 +26,8 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
 
 Json sizes_json(const ir::Model& model);
 bool given(const StageEntry& entry, const std::string& setting);      // has a value of its own, not auto
-// Rough time and memory of a stage (predict.cpp).
-void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, int threads,
+// Rough time and memory of a stage (predict.cpp). `teacher`: the model that it learns from, of its own shape; may be null.
+void predict(const Walk& before, const StageEntry& entry, const Recipe& recipe, const ir::Model* teacher, int threads,
              StageForecast& out);
 
 }  // namespace slmc::recipe

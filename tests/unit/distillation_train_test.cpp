@@ -20,6 +20,7 @@
 #include "engine/train/training.h"
 #include "engine/train/window_batches.h"
 #include "ir/plan.h"
+#include "ir/tokens.h"
 #include "ir/write.h"
 #include "test_folder.h"
 #include "train_testing.h"
@@ -213,9 +214,9 @@ TEST(Distill, OneTimesEightEqualsEightTimesOneWithRaggedLengths) {
 }
 
 TEST(Distill, ForeignVocabularyIsRefused) {
-  EXPECT_NO_THROW(require_same_tokens(ir::load(kTiny), ir::load(kTiny)));
+  EXPECT_NO_THROW(ir::require_same_tokens(ir::load(kTiny), ir::load(kTiny)));
   const ir::Model other = ir::load(kRoot + "/tests/data/tiny/llama");
-  EXPECT_THROW(require_same_tokens(ir::load(kTiny), other), Error);
+  EXPECT_THROW(ir::require_same_tokens(ir::load(kTiny), other), Error);
 }
 
 TEST(Parameters, DecayOnlyMatricesAndFreezeByPattern) {

@@ -2,6 +2,7 @@
 // something that matters does.
 #include "recipe/keys.h"
 #include "recipe/lineage.h"
+#include "recipe/run_state.h"
 #include "tests/unit/error_text.h"
 #include "tests/unit/recipe_run_fixture.h"
 
@@ -164,6 +165,33 @@ TEST_F(ResolveTest, MissingTeachersAreModelErrorsAndMixturesTheRecipes) {
       std::string::npos);
 }
 
+// The trained tiny model with the ids of two letters exchanged.
+void make_other_tokenizer(const fs::path& folder) {
+  fs::copy(SLMC_SOURCE_DIR "/tests/data/tiny-trained", folder);
+  Json tokenizer = Json::parse(read_text(folder / "tokenizer.json"));
+  Json& vocab = tokenizer["model"]["vocab"];
+  std::swap(vocab["a"], vocab["b"]);
+  write_text(folder / "tokenizer.json", tokenizer.dump());
+}
+
+TEST_F(ResolveTest, ATeacherWithOtherTokensIsRefusedBeforeAnyWork) {
+  fs::remove_all(root_ / "model");
+  fs::copy(SLMC_SOURCE_DIR "/tests/data/tiny-trained", root_ / "model");
+  make_other_tokenizer(root_ / "teacher");
+  EXPECT_EQ(says("  - {id: h, use: distill, with: {teacher: $model}}\n"), "accepted");
+  const std::string refused = says("  - {id: h, use: distill, with: {teacher: teacher}}\n");
+  EXPECT_NE(refused.find("r.yaml:5:43: error: the teacher's token "), std::string::npos) << refused;
+  EXPECT_NE(refused.find("the student's, but is 'b'"), std::string::npos) << refused;
+}
+
+TEST_F(ResolveTest, TheForecastCountsATeacherAtItsOwnSize) {
+  const Chain whole = chain(), cut = chain(kRecipe, "work", {"heal.teacher=$depth"});
+  const auto parameters = [](const Artefact& a) { return static_cast<std::uint64_t>(a.parameters); };
+  // fp32 weights; nothing else differs.
+  EXPECT_EQ(whole.stages[2].peak_bytes - cut.stages[2].peak_bytes, 4 * (parameters(whole.input) - parameters(whole.stages[0].out)));
+  EXPECT_GT(whole.stages[2].seconds, cut.stages[2].seconds);
+}
+
 TEST_F(ResolveTest, UnusedDataIsAWarning) {
   const Chain c = chain(
       "slmc: 1\nmodel: model\ndata: {calib: {files: [data/none.jsonl]}}\nstages: [{id: d, use: drop, with: "
@@ -259,6 +287,29 @@ TEST_F(ResolveTest, KeysDoNotChangeWithWhatDoesNotMatter) {
   for (std::size_t at; (at = text.find("data/")) != std::string::npos;) text.replace(at, 5, "moved/");
   text.replace(text.find("model: model"), 12, "model: renamed");
   EXPECT_EQ(changed(base, keys(chain(text))), "");
+}
+
+TEST_F(ResolveTest, KeysChangeWithTheTemplatesThatAreUsedAndNoOthers) {
+  const std::vector<std::string> base = keys(chain());
+  fs::copy(SLMC_SOURCE_DIR "/configs/arch", root_ / "arch");
+  const auto with_folder = [&] {
+    Environment e = environment();
+    e.templates = root_ / "arch";
+    return resolve(decode(kRecipe, (root_ / "recipe.yaml").string(), registry()), e);
+  };
+  EXPECT_EQ(changed(base, keys(with_folder())), "");  // the same text as the one compiled in
+  const auto edit = [&](const char* name) {
+    Json json = Json::parse(read_text(root_ / "arch" / name));
+    json["hf"]["harmless"].push_back("a_key_that_is_new");
+    write_text(root_ / "arch" / name, json.dump(2));
+  };
+  edit("gpt2.json");
+  EXPECT_EQ(changed(base, keys(with_folder())), "");
+  const Chain before = with_folder();
+  edit("llama.json");
+  const Chain after = with_folder();
+  EXPECT_EQ(changed(base, keys(after)), "depth width heal small");
+  EXPECT_NE(eval_key(before, before.model_key), eval_key(after, after.model_key));
 }
 
 TEST_F(ResolveTest, PathSettingsCountByContent) {

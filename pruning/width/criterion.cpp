@@ -5,17 +5,44 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "pruning/width/flap.h"
 #include "pruning/width/magnitude.h"
+#include "pruning/width/maw.h"
+#include "pruning/width/minitron.h"
+#include "pruning/width/norms.h"
+#include "pruning/width/obs.h"
 #include "pruning/width/random.h"
+#include "pruning/width/taylor.h"
 #include "pruning/width/wanda.h"
 
 namespace slmc::pruning {
+namespace {
+
+Criterion llm_pruner(std::string_view name, GradientScore gradient, at::Tensor (*hidden)(const HiddenPart&)) {
+  return {.name = name, .wants = {.gradient = gradient}, .ffn = taylor_of_channels, .kv = taylor_of_groups, .heads = taylor_of_heads,
+          .hidden = hidden};
+}
+
+}  // namespace
 
 const std::vector<Criterion>& criteria() {
   static const std::vector<Criterion> all = {
       {.name = "random", .ffn = random_channels, .kv = random_groups, .heads = random_heads, .hidden = random_hidden},
       {.name = "magnitude", .ffn = magnitude_of_channels, .kv = magnitude_of_groups, .heads = magnitude_of_heads},
+      {.name = "l1", .ffn = l1_of_channels, .kv = l1_of_groups, .heads = l1_of_heads},
+      {.name = "l2", .ffn = l2_of_channels, .kv = l2_of_groups, .heads = l2_of_heads},
+      {.name = "maw", .ffn = maw_of_channels},
+      {.name = "minitron", .wants = {.window_mean_abs = true}, .ffn = minitron_of_channels, .kv = minitron_of_groups,
+       .heads = minitron_of_heads, .hidden = minitron_of_hidden},
       {.name = "wanda", .wants = {.mean_square = true}, .ffn = wanda_of_channels, .kv = wanda_of_groups, .heads = wanda_of_heads},
+      {.name = "flap", .wants = {.mean_square = true, .mean = true}, .ffn = flap_of_channels, .kv = flap_of_groups, .heads = flap_of_heads},
+      {.name = "obs", .wants = {.gram = true}, .ffn = obs_of_channels, .kv = obs_of_groups, .heads = obs_of_heads},
+      llm_pruner("taylor-vector", GradientScore::Vector, taylor_of_hidden),
+      llm_pruner("taylor-element1", GradientScore::Element1, taylor_of_hidden),
+      llm_pruner("taylor-element2", GradientScore::Element2, nullptr),
+      llm_pruner("taylor-mixed", GradientScore::Mixed, nullptr),
+      {.name = "taylor-kl", .wants = {.gradient = GradientScore::Kl}, .ffn = taylor_kl_of_channels, .kv = taylor_kl_of_groups,
+       .heads = taylor_kl_of_heads, .hidden = taylor_kl_of_hidden},
   };
   return all;
 }

@@ -120,6 +120,7 @@ class Builder {
     new_->tokenizer = old_.tokenizer;
     new_->side_files = old_.side_files;
     new_->lineage = old_.lineage;
+    if (kept_.vocab) cut_vocabulary(*new_, *kept_.vocab);
     new_->ancestor = old_.ancestor ? old_.ancestor : std::make_shared<const Model>(base_);
     for (std::size_t i = 0; i < kept_.blocks.size(); ++i) {
       const auto b = static_cast<std::size_t>(kept_.blocks[i]);

@@ -32,6 +32,9 @@ Sizes sizes_after(const Sizes& base, const Kept& kept);
 // Entries of one dimension that are kept, in the base's numbering; null when all are, in order.
 Index kept_entries(const Dim& dim, const Sizes& base, std::int64_t base_block, const Sizes& result,
                    std::int64_t block, const Kept& kept);
+// Why a tokenizer could not follow such a cut of the vocabulary, and the cut of everything that names tokens (vocabulary.cpp).
+std::vector<Violation> vocabulary_violations(const Model& base, const std::vector<std::int64_t>& kept);
+void cut_vocabulary(Model::State& state, const std::vector<std::int64_t>& kept);
 Origin composed(const Origin& base, const Kept& kept, const Sizes& base_sizes, const Sizes& sizes);
 
 }  // namespace slmc::ir

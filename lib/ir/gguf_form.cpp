@@ -138,7 +138,7 @@ io::GgufMetadata gguf_metadata(const Model& model, const Fit& fit, const TypeOf&
   io::set(metadata, "general.file_type", GgufValue::u32(file_type(model, type_of)));
   if (quantized) io::set(metadata, "general.quantization_version", GgufValue::u32(2));
   if (!own && model.tokenizer()) {
-    for (auto& [key, value] : model.tokenizer()->to_gguf()) io::set(metadata, key, value);
+    for (auto& [key, value] : model.tokenizer()->to_gguf(model.sizes().vocab)) io::set(metadata, key, value);
     for (const char* file : {"chat_template.jinja", "tokenizer_config.json"}) {
       const auto it = model.side_files().find(file);
       if (it == model.side_files().end() || io::find(metadata, "tokenizer.chat_template")) continue;

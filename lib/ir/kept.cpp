@@ -157,11 +157,8 @@ Kept kept_of(const Plan& plan, const Model& base, std::vector<Violation>& violat
     if (axis->axis == "pos") kept.pos = or_null(entries, size);
     if (axis->axis == "vocab") {
       kept.vocab = or_null(entries, size);
-      if (kept.vocab && base.tokenizer())
-        violations.push_back({name,
-                              "'take' must leave the vocabulary of a model with a tokenizer alone: the "
-                              "tokenizer is not rewritten yet",
-                              ""});
+      if (kept.vocab)
+        for (Violation& v : vocabulary_violations(base, entries)) violations.push_back(std::move(v));
     }
   }
   for (const std::int64_t b : kept.blocks)

@@ -149,10 +149,7 @@ void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<std::in
     scratch.symbols.push_back(id);
   } else {
     start(word, scratch.symbols);
-    if (scratch.symbols.size() <= kShort)
-      merge_short(scratch.symbols, scratch.ranks);
-    else
-      merge_long(scratch);
+    merge(scratch);
   }
   const std::vector<std::int32_t>& result = scratch.symbols;
   if (slot && result.size() <= kCachedIds) {
@@ -161,6 +158,13 @@ void Bpe::encode(std::string_view word, BpeScratch& scratch, std::vector<std::in
     std::copy(result.begin(), result.end(), slot->ids.begin());
   }
   ids.insert(ids.end(), result.begin(), result.end());
+}
+
+Merge Bpe::last_merge(std::string_view word, BpeScratch& scratch) const {
+  scratch.symbols.clear();
+  start(word, scratch.symbols);
+  const std::uint32_t last = merge(scratch);
+  return last == kNoRank || scratch.symbols.size() != 1 ? Merge{kNoId, kNoId, kNoId} : merges_[last];
 }
 
 std::int32_t Bpe::whole(std::string_view word, BpeScratch& scratch) const {
@@ -214,9 +218,14 @@ void Bpe::start_bytes(std::string_view word, std::vector<std::int32_t>& symbols)
   for (std::size_t i = 0; i < word.size(); ++i) symbols[i] = bytes_[static_cast<unsigned char>(word[i])];
 }
 
-void Bpe::merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint32_t>& ranks) const {
+std::uint32_t Bpe::merge(BpeScratch& scratch) const {
+  return scratch.symbols.size() <= kShort ? merge_short(scratch.symbols, scratch.ranks) : merge_long(scratch);
+}
+
+std::uint32_t Bpe::merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint32_t>& ranks) const {
   std::size_t n = symbols.size();
-  if (n < 2) return;
+  std::uint32_t last = kNoRank;
+  if (n < 2) return last;
   ranks.resize(n);
   for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = rank(symbols[i], symbols[i + 1]);
   ranks[n - 1] = kNoRank;
@@ -224,7 +233,8 @@ void Bpe::merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint3
     const std::size_t at = static_cast<std::size_t>(
         std::min_element(ranks.begin(), ranks.begin() + static_cast<std::ptrdiff_t>(n)) - ranks.begin());
     if (ranks[at] == kNoRank) break;
-    symbols[at] = merges_[ranks[at]].result;
+    last = ranks[at];
+    symbols[at] = merges_[last].result;
     --n;
     std::memmove(&symbols[at + 1], &symbols[at + 2], (n - at - 1) * sizeof symbols[0]);
     std::memmove(&ranks[at + 1], &ranks[at + 2], (n - at - 1) * sizeof ranks[0]);
@@ -232,11 +242,13 @@ void Bpe::merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint3
     if (at > 0) ranks[at - 1] = rank(symbols[at - 1], symbols[at]);
   }
   symbols.resize(n);
+  return last;
 }
 
 // Linked list and heap: n log n. A candidate is stale when the rank at its position has changed since.
-void Bpe::merge_long(BpeScratch& scratch) const {
+std::uint32_t Bpe::merge_long(BpeScratch& scratch) const {
   std::vector<std::int32_t>& symbols = scratch.symbols;
+  std::uint32_t last = kNoRank;
   const std::size_t n = symbols.size();
   scratch.ranks.resize(n);
   scratch.next.resize(n);
@@ -267,7 +279,8 @@ void Bpe::merge_long(BpeScratch& scratch) const {
     const std::size_t at = best.position;
     if (scratch.ranks[at] != best.rank) continue;
     const std::size_t right = index(scratch.next[at]);
-    symbols[at] = merges_[best.rank].result;
+    last = best.rank;
+    symbols[at] = merges_[last].result;
     scratch.ranks[right] = kNoRank;
     scratch.next[at] = scratch.next[right];
     if (scratch.next[at] >= 0) scratch.previous[index(scratch.next[at])] = static_cast<std::int32_t>(at);
@@ -277,6 +290,7 @@ void Bpe::merge_long(BpeScratch& scratch) const {
   std::size_t kept = 0;
   for (std::int32_t i = 0; i >= 0; i = scratch.next[index(i)]) symbols[kept++] = symbols[index(i)];
   symbols.resize(kept);
+  return last;
 }
 
 }  // namespace slmc::text

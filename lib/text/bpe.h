@@ -46,6 +46,8 @@ class Bpe {
   // Appends the ids of `word`. Byte-level: any bytes; otherwise valid UTF-8. `scratch` belongs to this Bpe
   // alone.
   void encode(std::string_view word, BpeScratch& scratch, std::vector<std::int32_t>& ids) const;
+  // The merge that finishes `word` when it becomes one token; result kNoId when it is a single symbol or ends as several.
+  Merge last_merge(std::string_view word, BpeScratch& scratch) const;
   // No pair joins a left part that does not end in `marker` with a right part that starts with it, so that
   // text may be cut there without changing ids.
   bool may_cut_before(std::string_view marker) const;
@@ -62,8 +64,9 @@ class Bpe {
   std::int32_t whole(std::string_view word, BpeScratch& scratch) const;
   void start(std::string_view word, std::vector<std::int32_t>& symbols) const;
   void start_bytes(std::string_view word, std::vector<std::int32_t>& symbols) const;
-  void merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint32_t>& ranks) const;
-  void merge_long(BpeScratch& scratch) const;
+  std::uint32_t merge(BpeScratch& scratch) const;  // until no pair is left; the last rank, kNoRank when there was none
+  std::uint32_t merge_short(std::vector<std::int32_t>& symbols, std::vector<std::uint32_t>& ranks) const;
+  std::uint32_t merge_long(BpeScratch& scratch) const;
 
   const Vocabulary& vocabulary_;
   const std::vector<Merge>& merges_;

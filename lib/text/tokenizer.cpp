@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "core/hash.h"
+#include "text/cut.h"
 #include "text/decoder.h"
 #include "text/parts.h"
 #include "text/pretokenizer.h"
@@ -194,6 +195,18 @@ std::string Tokenizer::piece(std::int32_t id) const {
                 fmt::format("the id of a token must be below {} and in use, but is {}", size(), id));
   return state_->decoder.piece(state_->parts.vocabulary.text(id));
 }
+
+const Parts& Tokenizer::parts() const { return state_->parts; }
+const Bpe& Tokenizer::bpe() const { return state_->bpe; }
+
+Tokenizer Tokenizer::cut(const std::vector<std::int64_t>& kept) const {
+  std::vector<Diagnostic> problems;
+  for (std::string& problem : cut_problems(kept)) problems.push_back({std::move(problem), {}, {}});
+  if (!problems.empty()) throw Error(ErrorKind::Recipe, std::move(problems));
+  return Tokenizer(std::make_shared<const State>(cut_parts(state_->parts, kept), "", "the cut tokenizer"));
+}
+
+bool Tokenizer::has(std::int32_t id) const { return state_->parts.vocabulary.has(id) || state_->added_by_id.contains(id); }
 
 std::int64_t Tokenizer::size() const { return state_->size; }
 

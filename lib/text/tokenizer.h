@@ -25,11 +25,24 @@
 
 namespace slmc::text {
 
+class Bpe;      // bpe.h
+struct Parts;   // parts.h
+
 // What tokenizer_config.json, the post-processor or GGUF keys say about single tokens.
 struct SpecialTokens {
   std::optional<std::int32_t> bos, eos, unknown, padding;
   bool add_bos = false, add_eos = false;  // whether a model's prompts start and end with them
   std::string chat_template;              // Jinja; "" when there is none
+};
+
+// A token that a cut must leave, and what it is needed for: "the byte 0x41", "the end of a text".
+struct NeededToken {
+  std::int32_t id = 0;
+  std::string why;
+};
+// The two tokens that the last merge joins when a token's own text is encoded; -1 when the token is one symbol or its text becomes others.
+struct TokenParts {
+  std::int32_t left = -1, right = -1;
 };
 
 class Tokenizer {
@@ -49,6 +62,7 @@ class Tokenizer {
   // Always valid UTF-8. Ids without a token (rows that pad an embedding) are left out.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const;
   std::string piece(std::int32_t id) const;  // bytes that one token stands for; Error(Data) when it has none
+  bool has(std::int32_t id) const;           // whether the id is a token
   std::int64_t size() const;                 // largest id + 1
   std::optional<std::int32_t> id_of(std::string_view token) const;  // as the file spells it: "Ġthe", "▁the"
   const SpecialTokens& special() const;
@@ -58,6 +72,15 @@ class Tokenizer {
   // eos.
   std::optional<std::int32_t> end_of_text() const;
   std::string content_hash() const;  // vocabulary, merges, rules: equal hashes give equal ids
+
+  // Cuts. `kept` lists ids in their new order; ids without a token, and a second mention, become rows without one.
+  // (C1) decode(encode(x)) is what it was, for texts without added tokens that go: every byte keeps a way to be spelled.
+  // (C2) a text that was one token still is, when that token stays: its parts stay, and theirs.
+  // (C3) special ids, post-processor and chat template find their tokens.
+  std::vector<NeededToken> needed() const;        // by (C1) and (C3); an id may come twice, for two reasons
+  std::vector<TokenParts> token_parts() const;    // by id of the vocabulary, for (C2)
+  std::vector<std::string> cut_problems(const std::vector<std::int64_t>& kept) const;  // sentences; the first eight, and how many more
+  Tokenizer cut(const std::vector<std::int64_t>& kept) const;                          // Error(Recipe) with the problems
 
   // tokenizer.json text that gives the same ids; kept verbatim when it was the source, made from GGUF
   // metadata otherwise.
@@ -72,7 +95,13 @@ class Tokenizer {
  private:
   struct State;
   explicit Tokenizer(std::shared_ptr<const State> state);
+  const Parts& parts() const;
+  const Bpe& bpe() const;
   std::shared_ptr<const State> state_;  // immutable; cheap to copy, safe to share between threads
 };
+
+// The tokens, scores, types and merges of GGUF metadata that such a cut leaves; other keys stay, ids among them. Rows without a token are
+// unused "[PAD id]" tokens.
+io::GgufMetadata cut_metadata(io::GgufMetadata metadata, const std::vector<std::int64_t>& kept);
 
 }  // namespace slmc::text

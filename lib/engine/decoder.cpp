@@ -24,19 +24,20 @@ void require_ids(const at::Tensor& ids, std::int64_t vocab) {
   }
 }
 
-// Rows of the learned positions start .. start + tokens - 1, [tokens, hidden]. A gate leaves out closed positions: the t-th token stands
-// at the t-th open one.
-at::Tensor positions(Weights& weights, std::int64_t start, std::int64_t tokens, const Pass& pass, const at::Tensor& x) {
+// Rows of the learned positions start .. start + tokens - 1 behind the offset, [tokens, hidden]. A gate leaves out closed rows: the t-th
+// token stands at the t-th open one behind the offset.
+at::Tensor positions(const Arch& arch, Weights& weights, std::int64_t start, std::int64_t tokens, const Pass& pass, const at::Tensor& x) {
   at::Tensor table = weights.tensor("pos");
   if (const at::Tensor gate = gate_of(pass.gates, "pos", x); gate.defined()) {
     const at::Tensor open = gate.nonzero().squeeze(1);
     table = table.index_select(0, open) * gate.index_select(0, open).unsqueeze(1);
   }
-  if (start + tokens > table.size(0)) {
-    throw Error(ErrorKind::Usage, "the text must be at most " + std::to_string(table.size(0)) +
+  const std::int64_t offset = arch.options.pos_offset;
+  if (start + tokens > table.size(0) - offset) {
+    throw Error(ErrorKind::Usage, "the text must be at most " + std::to_string(table.size(0) - offset) +
                                       " tokens, the number of positions that the model has learned, but is " + std::to_string(start + tokens));
   }
-  return table.narrow(0, start, tokens);
+  return table.narrow(0, offset + start, tokens);
 }
 
 // Rotary tables of one pass: blocks with equal frequencies share one.
@@ -110,7 +111,7 @@ Loaded load(const ir::Model& model, at::ScalarType dtype, at::Device device, Sto
 at::Tensor embed(const Arch& arch, Weights& weights, const at::Tensor& ids, const Pass& pass) {
   require_ids(ids, arch.sizes.vocab);
   const at::Tensor x = at::embedding(weights.tensor("embed"), ids);
-  return weights.has("pos") ? x + positions(weights, past_tokens(pass), ids.size(1), pass, x) : x;
+  return weights.has("pos") ? x + positions(arch, weights, past_tokens(pass), ids.size(1), pass, x) : x;
 }
 
 at::Tensor run_blocks(const Arch& arch, Weights& weights, at::Tensor x, std::int64_t first, std::int64_t last, const Pass& pass) {

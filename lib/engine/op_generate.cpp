@@ -30,7 +30,7 @@ std::string_view to_string(Session::Stop stop) {
 
 // Longest text that the model can take: its context, where it has a limit.
 std::int64_t capacity_of(const Arch& arch, std::int64_t wanted) {
-  if (arch.sizes.pos > 0) return std::min(wanted, arch.sizes.pos);
+  if (arch.sizes.pos > 0) return std::min(wanted, arch.sizes.pos - arch.options.pos_offset);
   return wanted;
 }
 

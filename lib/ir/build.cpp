@@ -68,6 +68,7 @@ class Builder {
                           ")");
     kept_ = kept_of(plan_, base_, built_.violations);
     if (built_.violations.empty()) limit_sizes(sizes_after(old_.sizes, kept_));
+    if (built_.violations.empty()) limit_positions();
     if (!built_.violations.empty()) return std::move(built_);
     built_.state = std::make_shared<Model::State>();
     copy_what_stays();
@@ -107,6 +108,17 @@ class Builder {
     }
   }
 
+  // Rows of the learned positions that no token reads hold the place of those behind them.
+  void limit_positions() {
+    const std::int64_t offset = old_.decoder.pos_offset;
+    if (!kept_.pos || offset == 0) return;
+    const std::vector<std::int64_t>& rows = *kept_.pos;
+    bool stay = static_cast<std::int64_t>(rows.size()) > offset;
+    for (std::int64_t i = 0; stay && i < offset; ++i) stay = rows[static_cast<std::size_t>(i)] == i;
+    if (!stay)
+      violate("pos", "the first " + std::to_string(offset) + " positions, which no token reads, must stay in front of at least one other, but do not");
+  }
+
   void copy_what_stays() {
     new_ = built_.state.get();
     new_->arch = old_.arch;
@@ -134,7 +146,7 @@ class Builder {
       for (const std::int64_t b : kept_.blocks)
         d.window_blocks.push_back(old_.decoder.window_blocks[static_cast<std::size_t>(b)]);
     }
-    if (new_->sizes.pos > 0) d.context = std::min(d.context, new_->sizes.pos);
+    if (new_->sizes.pos > 0) d.context = std::min(d.context, new_->sizes.pos - d.pos_offset);
     drop_idle_window();
   }
 
@@ -159,7 +171,7 @@ class Builder {
       Decoder& d = new_->decoder;
       bool good = true;
       if (key == "context") {
-        good = whole() && (new_->sizes.pos == 0 || value.get<std::int64_t>() <= new_->sizes.pos);
+        good = whole() && (new_->sizes.pos == 0 || value.get<std::int64_t>() <= new_->sizes.pos - d.pos_offset);
         if (good) d.context = value.get<std::int64_t>();
       } else if (key == "window") {
         good = value.is_null() || whole();

@@ -35,7 +35,7 @@ Verdict check(const Plan& plan, const Model& base) {
   Verdict verdict;
   verdict.violations = std::move(built.violations);
   if (!verdict.violations.empty()) return verdict;
-  for (const auto& [container, spec] : built.state->arch->containers)
+  for (const char* container : {"hf", "gguf"})
     if (std::vector<Violation> why = container_violations(*built.state, container); !why.empty())
       verdict.cannot[container] = std::move(why);
   return verdict;

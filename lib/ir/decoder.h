@@ -22,6 +22,7 @@ struct Decoder {
   double rope_factor = 1.0;                 // factor on cos and sin (attention factor of scaled rotary tables)
   std::optional<std::int64_t> window;       // sliding attention window in tokens, where window_blocks says so
   std::vector<bool> window_blocks;          // [block], empty when window is not set
+  std::int64_t pos_offset = 0;              // row of the learned positions that the first token reads
   std::int64_t context = 0;                 // longest sequence the model was made for, tokens
   bool operator==(const Decoder&) const = default;
 };

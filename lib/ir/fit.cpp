@@ -27,6 +27,7 @@ std::map<std::string, Json> names_of(const Facts& facts, const BlockSizes& block
   n["vocab"] = s.vocab;
   n["hidden"] = s.hidden;
   n["pos"] = s.pos;
+  n["pos_offset"] = facts.decoder.pos_offset;
   n["blocks"] = static_cast<std::int64_t>(s.blocks.size());
   n["kv"] = block.kv;
   n["q"] = block.q;
@@ -166,6 +167,7 @@ std::vector<Violation> differences(const Facts& facts, const Rope& rope, const R
   option("gated", a.gated, b.gated);
   option("parallel_residual", a.parallel_residual, b.parallel_residual);
   option("tied_head", a.tied_head, b.tied_head);
+  option("pos_offset", a.pos_offset, b.pos_offset);
   option("rope_factor", a.rope_factor, b.rope_factor);
   option("context", a.context, b.context);
   option("window", a.window ? Json(*a.window) : Json(), b.window ? Json(*b.window) : Json());

@@ -28,6 +28,7 @@ std::string decoder_text(const Model::State& s) {
       std::to_string(d.tied_head) + ";" + format_number(d.attn_scale) + ";" + format_number(d.rope_factor) +
       ";" + (d.window ? std::to_string(*d.window) : "-") + ";" + std::to_string(d.context) + ";";
   for (const bool b : d.window_blocks) text += b ? '1' : '0';
+  if (d.pos_offset > 0) text += ";+" + std::to_string(d.pos_offset);
   text += ";" + std::to_string(s.sizes.vocab) + ";" + std::to_string(s.sizes.hidden) + ";" +
           std::to_string(s.sizes.pos);
   for (const BlockSizes& b : s.sizes.blocks)

@@ -90,6 +90,8 @@ void refuse_unknown_keys(const ContainerSpec& spec, const std::string& container
   };
   for (const auto& [name, expr] : spec.read)
     for (const std::string& key : expr.keys()) add(key);
+  for (const Refusal& r : spec.refuse)
+    for (const std::string& key : r.when.keys()) add(key);
   for (const auto& [key, expr] : spec.write) add(key);
   for (const auto& [key, value] : spec.fresh) add(key);
   for (const auto& [key, value] : source.config->items()) {
@@ -184,6 +186,7 @@ Decoder decoder_of(const Names& names, const std::string& file) {
   d.parallel_residual = names.truth("parallel_residual");
   d.tied_head = names.truth("tied_head");
   d.attn_scale = names.positive("attn_scale");
+  if (names.has("pos_offset")) d.pos_offset = names.whole("pos_offset");
   d.context = names.whole("context", 1);
   return d;
 }
@@ -246,6 +249,9 @@ Resolved resolve(const Template& arch, const std::string& container, const Confi
   } catch (const Error& e) {
     throw Error(e.kind(), at_file(source.file), e.message(), e.diagnostics().front().hint);
   }
+  for (const Refusal& r : spec.refuse)
+    if (const Json when = r.when.evaluate(scope); when.is_boolean() && when.get<bool>())
+      throw Error(ErrorKind::Unsupported, at_file(source.file), r.say);
   const Names names(result.names, source.file);
   Sizes& sizes = result.sizes;
   sizes.vocab = names.whole("vocab", 1);

@@ -3,6 +3,7 @@
 // Names that a template's `read` must define:
 //   vocab hidden blocks kv q freq pass vd ffn pos context       sizes (whole numbers; every block the same)
 //   norm ('rms' 'layer')  norm_eps  activation  gated  parallel_residual  tied_head  attn_scale
+//   pos_offset, 0 when not defined: row of the learned positions that the first token reads
 //   window (tokens or null)  window_here (per block, may use `block`)
 //   rope_theta + rope_scaling + rope_original, or rope_theta + rope_type + rope_factor; none: no rotation
 // Names that `write` and `fresh` may use besides: heads head_dim partial rope_parameters layer_types bos eos

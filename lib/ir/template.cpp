@@ -89,6 +89,15 @@ ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& l
   if (!fresh.is_object()) f.fail("fresh", "the value must be an object, but is not");
   for (const auto& [key, value] : fresh.items())
     spec.fresh.emplace_back(key, std::make_shared<const Json>(value));
+  if (const Json* refuse = f.find("refuse")) {
+    if (!refuse->is_array()) f.fail("refuse", "the value must be a list, but is not");
+    for (std::size_t i = 0; i < refuse->size(); ++i) {
+      Fields r((*refuse)[i], file, path + ".refuse[" + std::to_string(i) + "]", ErrorKind::Recipe);
+      Refusal refusal{Expr::parse(r.text("when"), file), r.text("say")};
+      r.finish();
+      spec.refuse.push_back(std::move(refusal));
+    }
+  }
   const Json& laws = f.at("laws");
   if (!laws.is_array()) f.fail("laws", "the value must be a list, but is not");
   for (std::size_t i = 0; i < laws.size(); ++i) {

@@ -45,6 +45,12 @@ struct Law {
   std::string say;   // why, for people
 };
 
+// Configs of this family that the decoder can't compute.
+struct Refusal {
+  Expr when;        // over the config's keys and the names of `read`
+  std::string say;  // "'x' must be a, but is b"
+};
+
 struct ContainerSpec {
   std::vector<std::string> match;                  // model_type of Hugging Face, general.architecture of GGUF
   std::string base_prefix;                         // may be missing from all names of a file ("model.")
@@ -53,6 +59,7 @@ struct ContainerSpec {
       write;  // config key -> value; "key?" only where the key already is
   std::vector<std::pair<std::string, SharedJson>>
       fresh;  // keys of a config made anew: an Expr as text, or a constant
+  std::vector<Refusal> refuse;
   std::vector<Law> laws;
   std::vector<std::string> harmless;  // keys that change nothing in the forward pass
   std::vector<StoredSpec> tensors;    // in the order of files that we write

@@ -59,6 +59,9 @@ MODELS = {
         vocab_size=77, hidden_size=32, intermediate_size=42, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=64, original_max_position_embeddings=64, rms_norm_eps=1e-5,
         rope_parameters=ROPE | {"partial_rotary_factor": 0.75}, sliding_window=9, tie_word_embeddings=False), {}),
+    "opt": ("opt", "OPT", torch.float16, dict(
+        vocab_size=69, hidden_size=30, ffn_dim=52, num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=46,
+        word_embed_proj_dim=30), {}),
 }
 
 
@@ -85,10 +88,10 @@ def fill(model, seed):
             value = 1 + 0.3 * noise if name.endswith("weight") else 0.2 * noise
         elif name.endswith("bias"):
             value = 0.3 * noise
+        elif ".wpe" in name or "embed_positions" in name:
+            value = 0.3 * noise
         elif "embed" in name or ".wte" in name:
             value = 0.7 * noise
-        elif ".wpe" in name:
-            value = 0.3 * noise
         else:
             inputs = p.shape[0] if ".c_" in name else p.shape[1]           # GPT-2 stores [in, out]
             value = noise * 1.1 / inputs**0.5
@@ -119,7 +122,7 @@ def golden(name, folder, seed):
     model = getattr(module, head).from_pretrained(folder, config=config, dtype=torch.float64, attn_implementation="eager").eval()
     assert all(t.dtype == torch.float64 for t in model.parameters())
     rotary = [b for n, b in model.named_buffers() if n.endswith("inv_freq")]
-    assert all(b.dtype == torch.float64 for b in rotary) and bool(rotary) == (family != "gpt2")
+    assert all(b.dtype == torch.float64 for b in rotary) and bool(rotary) == (family not in ("gpt2", "opt"))
     public = getattr(transformers, head).from_pretrained(folder, dtype=torch.float64, attn_implementation="sdpa").eval()
     generator = torch.Generator().manual_seed(seed + 1000)
     out = {}

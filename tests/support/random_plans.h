@@ -96,10 +96,19 @@ class PlanMaker {
     return all;
   }
 
+  // Rows of the learned positions: those before the first token's stay, and at least one behind them.
+  std::vector<std::int64_t> positions() {
+    const std::int64_t offset = model_.decoder().pos_offset;
+    std::vector<std::int64_t> rows = some(model_.sizes().pos - offset);
+    for (std::int64_t& row : rows) row += offset;
+    for (std::int64_t i = offset; i-- > 0;) rows.insert(rows.begin(), i);
+    return rows;
+  }
+
   void add(ir::Plan& plan, const std::string& kind, double share = 1) {
     const ir::Sizes& s = model_.sizes();
     if (kind == "vocab" || kind == "hidden" || kind == "pos" || kind == "block") {
-      plan.take[kind] = some(s.of(kind));
+      plan.take[kind] = kind == "pos" ? positions() : some(s.of(kind));
       return;
     }
     for (std::size_t b = 0; b < s.blocks.size(); ++b) {

@@ -24,7 +24,7 @@ namespace slmc::engine {
 namespace {
 
 const std::vector<std::string>& families() {
-  static const std::vector<std::string> all = {"llama", "llama_tied", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gpt_neox_serial", "phi3"};
+  static const std::vector<std::string> all = {"llama", "llama_tied", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neox", "gpt_neox_serial", "phi3", "opt"};
   return all;
 }
 

@@ -48,7 +48,7 @@ double broken_by(const ir::Model& base, Loaded& whole, const ir::Plan& plan, std
   const ir::Model cut = ir::apply(plan, base);
   Loaded small = load(cut, at::kDouble, test_device(), Storage::Owned);
   const auto vocab = plan.take.find("vocab");
-  const at::Tensor ids = random_ids({2, cut.sizes().pos > 0 ? std::min<std::int64_t>(11, cut.sizes().pos) : 11}, cut.sizes().vocab, seed);
+  const at::Tensor ids = random_ids({2, cut.sizes().pos > 0 ? std::min<std::int64_t>(11, cut.decoder().context) : 11}, cut.sizes().vocab, seed);
   at::Tensor kept;
   if (vocab != plan.take.end()) kept = at::tensor(vocab->second).to(test_device());
   const at::Tensor base_ids = kept.defined() ? kept.index_select(0, ids.flatten()).view(ids.sizes()) : ids;
@@ -167,7 +167,7 @@ class WriteLaw : public FolderTest {
     std::filesystem::remove_all(folder_ / "model");
     ir::write_hf(cut, folder_ / "model", std::nullopt);
     Loaded before = load(cut, at::kDouble, test_device()), after = load(ir::load((folder_ / "model").string()), at::kDouble, test_device());
-    const std::int64_t length = cut.sizes().pos > 0 ? std::min<std::int64_t>(11, cut.sizes().pos) : 11;
+    const std::int64_t length = cut.sizes().pos > 0 ? std::min<std::int64_t>(11, cut.decoder().context) : 11;
     const at::Tensor ids = random_ids({2, length}, cut.sizes().vocab, seed);
     return difference(all_logits(after, ids), all_logits(before, ids));
   }

@@ -184,6 +184,12 @@ TEST(Load, RefusesContradictions) {
   Folder unknown("llama");
   unknown.edit("residual_multiplier", "0.22");
   expect_error(unknown, "unsupported", "'residual_multiplier'");
+  Folder behind("opt");
+  behind.edit("do_layer_norm_before", "false");
+  expect_error(behind, "unsupported", "'do_layer_norm_before' must be true, but is false");
+  Folder projected("opt");
+  projected.edit("word_embed_proj_dim", "16");
+  expect_error(projected, "unsupported", "'word_embed_proj_dim' must be the hidden size");
   Folder none("llama");
   fs::remove(none.path / "config.json");
   expect_error(none, "model", "config.json");

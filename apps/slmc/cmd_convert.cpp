@@ -85,7 +85,7 @@ std::vector<Option> options_for(const stage::StageInfo& info) {
 }
 
 std::vector<JsonField> made_fields() {
-  return {{"output", "what was written"}, {"container", "hf or gguf"}, {"parameters", "of the result"}, {"file_bytes", "of its weight files"}};
+  return {{"output", "what was written"}, {"container", "hf or gguf"}, {"parameters", "of the result"}, {"file_bytes", "of the GGUF file, or of the folder's .safetensors files"}};
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ Command inspect_command() {
                    {"container", "hf or gguf"},
                    {"parameters", "a tied head counts once"},
                    {"parameters_body", "without embedding, positions and head"},
-                   {"file_bytes", "of all weight files"},
+                   {"file_bytes", "of the GGUF file, or of the folder's .safetensors files"},
                    {"types", "by stored type: tensors, parameters, bytes"},
                    {"flops_per_token", "forward pass at 512 tokens of context"},
                    {"kv_bytes_per_token", "16-bit keys and values"},

@@ -39,8 +39,11 @@ Option work_option() {
   return out;
 }
 
+Option from_option() { return text_option("from", 0, "ID", "Start at this stage; those before it must be there."); }
+Option until_option() { return text_option("until", 0, "ID", "Stop after this stage."); }
+
 std::vector<JsonField> plan_fields() {
-  return {{"name", "the recipe's"}, {"model", "the input model"}, {"input", "container, parameters, bytes, kv_bytes_per_token, sizes"},
+  return {{"name", "the recipe's"}, {"model", "the input model"}, {"input", "container, parameters, bytes (as file_bytes of run), kv_bytes_per_token, sizes"},
           {"stages", "id, use, settings (value and where it comes from), result (as input), key, folder, reused, why, peak_bytes, seconds, assumed"},
           {"disk_bytes", "that a run from here would write"}, {"warnings", "nothing that stops a run"}};
 }
@@ -58,15 +61,16 @@ Command run_command() {
           .options = {path_option("output", 'o', "OUT", "Copy the last model here as well."),
                       work_option(),
                       set_option(),
-                      text_option("from", 0, "ID", "Start at this stage; those before it must be there."),
-                      text_option("until", 0, "ID", "Stop after this stage."),
+                      from_option(),
+                      until_option(),
                       repeated(text_option("again", 0, "ID", "Run this stage although its result is there; * = every stage.")),
                       choice_option("keep", "Which stage folders stay after success.", "all", {"all", "last"})},
           .examples = {{"slmc run configs/recipes/quickstart.yaml", "drop, prune, distill, quantize; each step measured"},
                        {"slmc run recipe.yaml --set width.ffn=1024 --until width", "another width, and stop there"},
                        {"slmc run recipe.yaml -n", "what would happen: shapes, bytes, memory, what is there already"}},
           .json = {{"recipe", "its name"},
-                   {"rows", "input and stages: id, use, path, container, parameters, file_bytes, reused, key, metrics, seconds, cpu_seconds, peak_bytes"},
+                   {"rows", "input and stages: id, use, path, container, parameters, file_bytes (the GGUF file, or the folder's .safetensors files), "
+                            "reused, key, metrics, seconds, cpu_seconds, peak_bytes"},
                    {"gates", "metric, min, max, value, met"},
                    {"gates_met", "false gives exit code 3"},
                    {"output", "the last model"},
@@ -80,9 +84,9 @@ Command plan_command() {
           .summary = "check a recipe and show what a run would do (= run -n)",
           .loads = Loads::Engine,
           .run = run_recipe,
-          .shares = {.json = true, .plain = true, .device = true, .threads = true},
+          .shares = {.json = true, .plain = true, .device = true, .threads = true, .max_ram = true},
           .positionals = {recipe_positional()},
-          .options = {work_option(), set_option()},
+          .options = {work_option(), set_option(), from_option(), until_option()},
           .examples = {{"slmc plan configs/recipes/quickstart.yaml", "shapes, bytes, memory and time of every stage"},
                        {"slmc plan recipe.yaml --json", "the same for scripts"}},
           .json = plan_fields()};

@@ -177,9 +177,10 @@ int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) 
     require_engine(context);
     if (!options.output.empty()) require_free(options.output, context.args.flag("force"));
   }
-  const recipe::Chain chain = recipe::resolve(std::move(recipe), around);
+  recipe::Chain chain = recipe::resolve(std::move(recipe), around);
   for (const std::string& warning : chain.warnings) context.term.warning(warning);
   if (options.plan_only) {
+    recipe::keep_first(chain, recipe::check_run(chain, run_options(context, options)).size());
     if (!around.facts) context.term.warning("there is no engine beside slmc: nothing can be said about results that are there already");
     show_plan(context, chain);
     return kDone;
@@ -190,6 +191,7 @@ int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) 
     const auto began = std::chrono::steady_clock::now();
     result = recipe::run(chain, run_options(context, options), make_executor(context, options.go_on), sink);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    if (!options.keeps_work) result.rows.back().path = result.output;
     return run_json(chain, result);
   });
   const report::Report report = report_of(chain, result);

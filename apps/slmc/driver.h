@@ -17,6 +17,7 @@ struct DriveOptions {
   std::vector<std::string> force;
   recipe::Keep keep = recipe::Keep::All;
   bool plan_only = false;
+  bool keeps_work = true;                   // false: the caller removes `work`; only the delivered model stays
   std::string go_on;                        // for the error of a dead or interrupted engine: "go on with: ..."
 };
 

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/bytes.h"
@@ -13,19 +12,6 @@
 
 namespace slmc::cli {
 namespace {
-
-namespace fs = std::filesystem;
-
-// Weight files only: what has to be shipped to run the model.
-std::uint64_t weight_bytes(const ir::Model& model) {
-  std::error_code code;
-  if (!fs::is_directory(model.source(), code)) return fs::file_size(model.source(), code);
-  std::uint64_t sum = 0;
-  for (const fs::directory_entry& entry : fs::directory_iterator(model.source(), code)) {
-    if (entry.path().extension() == ".safetensors") sum += entry.file_size(code);
-  }
-  return sum;
-}
 
 std::int64_t bytes_of(const std::string& type, std::int64_t count) {
   if (const auto dense = dtype_from(type)) return count * static_cast<std::int64_t>(size_of(*dense));
@@ -82,7 +68,7 @@ Summary summarise(const ir::Model& model) {
   out.source = model.source();
   out.family = model.family();
   out.container = model.container();
-  out.file_bytes = weight_bytes(model);
+  out.file_bytes = static_cast<std::uint64_t>(ir::file_bytes(model.source()));
   out.shape_hash = model.shape_hash();
   out.cost = ir::cost(model);
   out.sizes = model.sizes();

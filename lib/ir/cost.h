@@ -22,8 +22,11 @@ Cost cost(const Model& model, std::int64_t context = 512);
 std::map<std::string, std::string> gguf_types(const Model& model, const std::string& type);
 // Exact bytes of the file that write_gguf makes, tokenizer and padding included.
 std::int64_t gguf_bytes(const Model& model, const std::vector<std::pair<std::string, std::string>>& format);
-// Bytes of the weights of an HF folder in `dtype`.
+// Bytes of model.safetensors that write_hf makes in `dtype`, header included.
 std::int64_t hf_bytes(const Model& model, DType dtype);
+// The size of a model, the one that tables, gates and forecasts mean: of a GGUF the file, of a folder its .safetensors files. A folder's
+// config and tokenizer are not counted: a GGUF holds them too, so a model never looks smaller for being put into one.
+std::int64_t file_bytes(const std::filesystem::path& model);
 // The float type that all stored tensors have; F32 when they differ or are quantized. What stages write their results in.
 DType common_dtype(const Model& model);
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "io/safetensors.h"
 #include "ir/cost.h"
 #include "ir/origin.h"
 #include "ir/state.h"
@@ -193,10 +194,24 @@ DType common_dtype(const Model& model) {
 }
 
 std::int64_t hf_bytes(const Model& model, DType dtype) {
-  std::int64_t n = 0;
-  for (const TensorSpec& spec : model.tensors())
-    if (!spec.derived) n += count_of(spec);
-  return n * static_cast<std::int64_t>(size_of(dtype));
+  std::uint64_t data = 0;
+  std::vector<io::StoredTensor> entries;
+  for (const StoredTensor& s : require_fit(model, "hf").stored) {
+    std::uint64_t bytes = size_of(dtype);
+    for (const std::int64_t n : s.shape) bytes *= static_cast<std::uint64_t>(n);
+    entries.push_back({.name = s.name, .dtype = dtype, .shape = s.shape, .bytes = bytes});
+    data += bytes;
+  }
+  return static_cast<std::int64_t>(data + io::safetensors_header(entries, {{"format", "pt"}}).size());
+}
+
+std::int64_t file_bytes(const std::filesystem::path& model) {
+  if (!std::filesystem::is_directory(model)) return static_cast<std::int64_t>(std::filesystem::file_size(model));
+  std::int64_t out = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(model)) {
+    if (entry.path().extension() == ".safetensors") out += static_cast<std::int64_t>(entry.file_size());
+  }
+  return out;
 }
 
 }  // namespace slmc::ir

@@ -55,6 +55,10 @@ void check_reference(const std::string& model, const std::vector<StageEntry>& st
 // Puts "width.ffn=1280" and the like into the tree.
 void apply_overrides(Node& root, const std::vector<std::string>& set, Problems& problems);
 
+// Sections as they stand in a recipe, without what is the default anyway; paths below `folder` relative to it (write.cpp).
+Json eval_json(const EvalSection& eval, const std::filesystem::path& folder);
+Json gates_json(const std::vector<Gate>& gates);
+
 Recipe decode_tree(const Node& root, const std::string& text, const std::string& file,
                    const DecodeContext& context);
 

@@ -43,7 +43,9 @@ Json with_of(const Json& entry, const Names& names) {
     const auto name = names.find(text_of(input, "key"));
     with[setting] = name != names.end() ? name->second : text_of(input, "source");
   }
-  for (const auto& [setting, value] : object_of(entry, "resolved").items()) with[setting] = value;
+  const auto automatic = entry.find("auto");
+  if (automatic == entry.end()) return with;
+  for (const Json& setting : *automatic) with[setting.get<std::string>()] = "auto";
   return with;
 }
 
@@ -112,8 +114,7 @@ void write_lineage(const fs::path& model, const Json& entries) { write_json(line
 void embed_lineage(const fs::path& gguf, const Json& entries) {
   Json kept = entries;
   for (Json& entry : kept) {
-    entry.erase("measured");
-    entry.erase("metrics");
+    for (const char* key : {"measured", "metrics", "eval", "reference", "gates"}) entry.erase(key);
   }
   const io::GgufFile file = io::GgufFile::open(gguf);
   io::GgufMetadata metadata = file.metadata();
@@ -126,6 +127,23 @@ void embed_lineage(const fs::path& gguf, const Json& entries) {
 }
 
 namespace {
+
+// How the newest entry was measured and judged. One that compares with a later stage's model, which these entries lack, is left out.
+void add_eval(Json& root, const Json& entry, const Names& names) {
+  if (!entry.contains("eval")) {
+    if (entry.contains("gates")) root["gates"] = entry["gates"];      // sizes need no evaluation
+    return;
+  }
+  Json eval = object_of(entry, "eval");
+  if (const Json& reference = object_of(entry, "reference"); !reference.empty()) {
+    const auto name = names.find(text_of(reference, "key"));
+    const std::string source = text_of(reference, "source");
+    if (name == names.end() && source.starts_with("$")) return;
+    eval["reference"] = name != names.end() ? name->second : source;
+  }
+  root["eval"] = std::move(eval);
+  if (entry.contains("gates")) root["gates"] = entry["gates"];
+}
 
 // The recipe as a tree that the decoder reads.
 Json recipe_json(const Json& entries) {
@@ -149,6 +167,7 @@ Json recipe_json(const Json& entries) {
     names[text_of(entry, "key")] = "$" + text_of(entry, "id");
   }
   if (root["data"].empty()) root.erase("data");
+  add_eval(root, entries.back(), names);
   return root;
 }
 

@@ -22,7 +22,7 @@ const std::vector<MetricInfo>& metric_table() {
       {"pairs", "", "share of minimal pairs whose good sentence is likelier", "pairs", false},
       {"parameters", "", "weights of the last model; a tied head counts once", "", false},
       {"parameters_ratio", "", "parameters over those of the input", "", false},
-      {"file_bytes", "bytes", "size of the last model on disk", "", false},
+      {"file_bytes", "bytes", "size of the last model: a GGUF file, or the .safetensors files of a folder", "", false},
       {"bytes_ratio", "", "file_bytes over those of the input", "", false},
       {"kv_bytes_per_token", "bytes", "16-bit key/value cache per token", "", false},
       {"seconds", "s", "time of all stages together, reused ones as first measured", "", false},

@@ -111,7 +111,7 @@ struct StageRequest {
 Recipe one_stage_recipe(const StageRequest& request, const stage::Registry& registry);
 
 // A recipe as YAML that decodes to the same one. Only what differs from the defaults is written; paths
-// relative to `folder` where they lie below it.
+// relative to `folder` where they lie below it, absolute ones when it is empty.
 std::string to_yaml(const Recipe& recipe, const std::filesystem::path& folder);
 
 Json recipe_schema(const stage::Registry& registry);   // JSON Schema, draft 7

@@ -10,6 +10,7 @@
 #include "core/hash.h"
 #include "core/rng.h"
 #include "core/units.h"
+#include "ir/cost.h"
 #include "ir/model.h"
 #include "ir/template.h"
 #include "ir/tokens.h"
@@ -56,7 +57,8 @@ void require_file(const fs::path& path, const Place& place, const std::string& w
   if (fs::is_regular_file(path, ignored)) return;
   if (fs::exists(path, ignored)) {
     found.add(ErrorKind::Data,
-              {fmt::format("{} must be a file, but '{}' is a folder", what, path.string()), place, {}});
+              {fmt::format("{} must be a regular file, but '{}' is {}", what, path.string(), fs::is_directory(path, ignored) ? "a folder" : "a device, pipe or socket"),
+               place, {}});
   } else {
     found.add(ErrorKind::Data, {fmt::format("{} must exist, but '{}' does not", what, path.string()), place,
                                 sibling_hint(path)});
@@ -222,29 +224,32 @@ std::string difference(const Json& old, const Json& now) {
   return fmt::format("{}", fmt::join(found, ", "));
 }
 
-// Why a stage has no result with this key: what the newest result of the same stage was made from.
-std::string explain(const Environment& environment, std::size_t i, const StageForecast& forecast) {
+// Why a stage has no result with this key: what the newest result of the same stage of the same recipe was made from. Other recipes may
+// share the folder, with stages of the same name that are none of this one's past.
+std::string explain(const Chain& chain, std::size_t i, const StageForecast& forecast) {
   const std::string prefix = fmt::format("{:02}-{}-", i + 1, forecast.out.id);
-  fs::path newest;
+  Json newest;
+  fs::file_time_type when{};
+  bool damaged = false;
   std::error_code ignored;
-  for (fs::directory_iterator it(environment.work, ignored), end; !ignored && it != end;
-       it.increment(ignored)) {
-    if (!it->path().filename().string().starts_with(prefix) || !fs::exists(it->path() / "manifest.json"))
-      continue;
-    if (newest.empty() ||
-        fs::last_write_time(it->path() / "manifest.json") > fs::last_write_time(newest / "manifest.json"))
-      newest = it->path();
+  for (fs::directory_iterator it(chain.environment.work, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    const fs::path file = it->path() / "manifest.json";
+    if (!it->path().filename().string().starts_with(prefix) || !fs::exists(file)) continue;
+    damaged |= it->path() == forecast.folder;
+    try {
+      Json manifest = read_json(file, ErrorKind::Model);
+      if (!manifest.is_object() || manifest.value("recipe", "") != chain.recipe.name || !manifest.value("inputs", Json()).is_object()) continue;
+      if (!newest.is_null() && fs::last_write_time(file) <= when) continue;
+      when = fs::last_write_time(file);
+      newest = std::move(manifest);
+    } catch (const Error&) {  // broken: nothing can be said about it
+    } catch (const Json::exception&) {
+    }
   }
-  if (newest.empty()) return "no result yet";
-  try {
-    const Json manifest = read_json(newest / "manifest.json", ErrorKind::Model);
-    if (manifest.value("key", "") == forecast.key) return "the last result is damaged";
-    const std::string what = difference(manifest.at("inputs"), *forecast.inputs);
-    return what.empty() ? "the last result was made from other inputs" : "for the last result, " + what;
-  } catch (const Error&) {
-  } catch (const Json::exception&) {
-  }
-  return "the last result is damaged";
+  if (damaged) return "the last result is damaged";
+  if (newest.is_null()) return "no result yet";
+  const std::string what = difference(newest["inputs"], *forecast.inputs);
+  return what.empty() ? "the last result was made from other inputs" : "for the last result, " + what;
 }
 
 void add_keys(Chain& chain, std::size_t i, ModelKeys& keys) {
@@ -256,7 +261,7 @@ void add_keys(Chain& chain, std::size_t i, ModelKeys& keys) {
   forecast.folder = stage_folder(chain.environment.work, i + 1, forecast.out.id, forecast.key);
   const std::optional<Json> manifest = read_manifest(forecast.folder, forecast.key);
   forecast.reused = manifest && artefact_is_whole(forecast.folder, *manifest, false);
-  if (!forecast.reused) forecast.why = explain(chain.environment, i, forecast);
+  if (!forecast.reused) forecast.why = explain(chain, i, forecast);
 }
 
 // A folder with a config and without weights, for a first stage that draws them.
@@ -361,24 +366,61 @@ const ir::Model* open_models(Chain& chain, std::size_t i, const ir::Model& stude
   return teacher;
 }
 
+constexpr std::int64_t kUsualSeq = 512;      // of a data section that does not say
+
+// Windows that are longer than a model was made for: positions without an embedding, or beyond what it has learnt.
+class WindowCheck {
+ public:
+  WindowCheck(Found& found) : found_(found) {}
+  void data(const DataSection& section, const std::string& name, const ir::Model& model, const std::string& id) {
+    const std::int64_t seq = section.spec->value("seq", kUsualSeq), context = model.decoder().context;
+    if (context <= 0 || seq <= context || !told_.insert(&section).second) return;
+    refuse(fmt::format("the window of the data '{}' (seq)", name), seq, context, id, section.place, "seq");
+  }
+  void task(const EvalTask& task, const ir::Model& model, const std::string& id) {
+    if (task.kind != "ppl") return;
+    const std::int64_t window = task.settings.integer("window"), context = model.decoder().context;
+    if (context <= 0 || window <= context || !told_.insert(&task).second) return;
+    refuse(fmt::format("the window of the task '{}'", task.name), window, context, id, task.place, "window");
+  }
+
+ private:
+  void refuse(const std::string& what, std::int64_t value, std::int64_t context, const std::string& id, const Place& place, const char* key) {
+    found_.add(ErrorKind::Recipe, {fmt::format("{} must be at most {} tokens, the context of '{}', but is {}", what, context, id, value), place,
+                                   fmt::format("{}: {} is the most", key, context)});
+  }
+  Found& found_;
+  std::set<const void*> told_;
+};
+
 void walk_chain(const ir::Model& input, Chain& chain, Found& found) {
   Walk walk = start_walk(input);
   const bool blank = chain.input.blank;
   chain.input = walk.at;
   chain.input.blank = blank;
-  chain.input.bytes = blank ? 0 : bytes_on_disk(chain.model_path);
+  chain.input.bytes = blank ? 0 : ir::file_bytes(chain.model_path);
   Readable models(chain.environment);
   models.add("model", input);
+  WindowCheck windows(found);
   for (std::size_t i = 0; i < chain.recipe.stages.size(); ++i) {
     StageForecast& forecast = chain.stages[i];
     const ir::Model* teacher = open_models(chain, i, walk.model, models, found);
+    for (const auto& [name, section] : forecast.data) {
+      windows.data(*section, name, walk.model, walk.at.id);
+      if (teacher) windows.data(*section, name, *teacher, "the teacher");
+    }
     predict(walk, chain.recipe.stages[i], chain.recipe, teacher, chain.environment.threads, forecast);
     Problems problems;
     forecast.out = walk_stage(walk, chain.recipe, i, forecast.assumed, problems);
     for (Diagnostic& d : problems) found.add(ErrorKind::Recipe, std::move(d));
     models.add(forecast.out.id, walk.model);
   }
-  if (chain.reference) models.open(*chain.reference, chain.recipe.eval->place, found);
+  const ir::Model* reference = chain.reference ? models.open(*chain.reference, chain.recipe.eval->place, found) : nullptr;
+  if (!chain.recipe.eval) return;
+  for (const EvalTask& task : chain.recipe.eval->tasks) {
+    windows.task(task, input, "model");
+    if (reference) windows.task(task, *reference, "the reference");
+  }
 }
 
 Chain resolve_all(Recipe recipe, const Environment& environment) {
@@ -412,9 +454,7 @@ Chain resolve_all(Recipe recipe, const Environment& environment) {
   ModelKeys keys(chain);
   for (std::size_t i = 0; i < chain.stages.size(); ++i) add_keys(chain, i, keys);
   if (chain.reference) chain.reference->key = keys.of(*chain.reference);
-  for (const StageForecast& stage : chain.stages) {
-    if (!stage.reused) chain.disk_bytes += static_cast<std::uint64_t>(stage.out.bytes);
-  }
+  keep_first(chain, chain.stages.size());
   return chain;
 }
 
@@ -451,6 +491,16 @@ Json settings_json(const StageEntry& entry) {
 std::string find_model(const std::string& where, const fs::path& hf_cache) {
   if (!where.starts_with("hf:")) return where;
   return ir::find_model(where, {hf_cache, {}}).string();
+}
+
+void keep_first(Chain& chain, std::size_t stages) {
+  chain.stages.resize(stages);
+  chain.recipe.stages.resize(stages);
+  chain.disk_bytes = 0;
+  if (!chain.environment.facts) return;
+  for (const StageForecast& stage : chain.stages) {
+    if (!stage.reused) chain.disk_bytes += static_cast<std::uint64_t>(stage.out.bytes);
+  }
 }
 
 Chain resolve(Recipe recipe, const Environment& environment) {

@@ -41,7 +41,7 @@ struct Artefact {
   bool exact = true;       // false: a size follows from a measurement; numbers are of the input's shape
   bool blank = false;      // the input is a config without weights, which the first stage draws
   std::int64_t parameters = 0;
-  std::int64_t bytes = 0;                     // of the file or the weights of the folder
+  std::int64_t bytes = 0;                     // ir::file_bytes, forecast for what stages make
   std::int64_t kv_bytes_per_token = 0;        // 16-bit cache
   std::map<std::string, std::string> cannot;  // container -> why it can't hold this model
   // {"blocks": 27, "hidden": 576, "ffn": 1280 or [per block], "kv": 3, "heads": 9, "vocab": 49152}
@@ -88,6 +88,9 @@ struct Chain {
   std::uint64_t disk_bytes = 0;       // that a run from here would write, checkpoints included
   std::vector<std::string> warnings;
 };
+
+// Forgets what comes after the first `stages` stages.
+void keep_first(Chain& chain, std::size_t stages);
 
 // All problems at once: Error(Recipe) for the recipe's, Error(Model) or Error(Data) alone when the only
 // problem is a file.

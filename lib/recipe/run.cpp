@@ -10,6 +10,8 @@
 #include "core/file.h"
 #include "core/units.h"
 #include "ir/cost.h"
+#include "recipe/decode.h"
+#include "recipe/document.h"
 #include "recipe/lineage.h"
 #include "recipe/run_state.h"
 #include "recipe/store.h"
@@ -81,14 +83,15 @@ bool is_measured(const Chain& chain, std::size_t i, std::size_t stages) {
   return chain.recipe.eval && (chain.recipe.eval->every_stage || i + 1 == stages);
 }
 
-Decision decide(const Chain& chain, const RunOptions& options) {
+// `thorough` reads every byte of what is there; else sizes must do.
+Decision decide(const Chain& chain, const RunOptions& options, bool thorough) {
   Decision out;
   out.stages = options.until.empty() ? chain.stages.size() : index_of(chain, options.until, "until") + 1;
   const std::size_t from = options.from.empty() ? 0 : index_of(chain, options.from, "from");
   for (std::size_t i = 0; i < out.stages; ++i) {
     const StageForecast& stage = chain.stages[i];
     out.manifests.push_back(read_manifest(stage.folder, stage.key));
-    out.present.push_back(out.manifests[i] && artefact_is_whole(stage.folder, *out.manifests[i], true));
+    out.present.push_back(out.manifests[i] && artefact_is_whole(stage.folder, *out.manifests[i], thorough));
   }
   out.runs.assign(out.stages, false);
   Needs needs(chain, out);
@@ -132,6 +135,21 @@ void require_disk(const RunState& state, const Decision& decision) {
       "free some space, or choose another folder with --work");
 }
 
+// A forecast above the limit: better told now than by an engine that is stopped after hours.
+void require_memory(const Chain& chain, const RunOptions& options, const std::vector<bool>& runs) {
+  if (options.max_ram == 0) return;
+  std::vector<Diagnostic> over;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const StageForecast& stage = chain.stages[i];
+    const StageEntry& entry = chain.recipe.stages[i];
+    if (!runs[i] || stage.peak_bytes <= options.max_ram) continue;
+    over.push_back({fmt::format("the stage '{}' ({}) must fit {} of memory (--max-ram), but is forecast to take {}", entry.id, entry.use,
+                                format_bytes(options.max_ram), format_bytes(stage.peak_bytes)),
+                    entry.place, entry.info->trains ? "recompute: true and a smaller micro_batch take less" : ""});
+  }
+  throw_problems(std::move(over), chain.recipe.text, ErrorKind::Resource);
+}
+
 void require_output(const RunOptions& options) {
   if (options.output.empty() || options.replace_output || !fs::exists(options.output)) return;
   if (fs::is_directory(options.output) && fs::is_empty(options.output)) return;
@@ -144,7 +162,7 @@ Row input_row(const Chain& chain) {
   row.artefact = chain.input;
   row.path = chain.model_path;
   row.key = chain.model_key;
-  row.file_bytes = chain.input.blank ? 0 : bytes_on_disk(chain.model_path);
+  row.file_bytes = chain.input.blank ? 0 : ir::file_bytes(chain.model_path);
   return row;
 }
 
@@ -159,6 +177,22 @@ void note_metrics(const Row& row, const Row& before) {
     metrics[name] = Json::object();
     for (const auto& [metric, value] : from->metrics) metrics[name][metric] = value;
   }
+  if (lineage.back() != old) write_lineage(row.path, lineage);
+}
+
+// The same lineage gets the measurements and gates that this run asks for, for a recipe that asks for them again. They decide no byte of
+// the model, so the metadata of a GGUF does without.
+void note_recipe(const RunState& state, std::size_t i, const Row& row) {
+  if (!fs::exists(row.path)) return;
+  const Recipe& recipe = state.chain.recipe;
+  Json lineage = read_lineage(row.path);
+  if (lineage.empty()) return;
+  const Json old = lineage.back();
+  for (const char* key : {"eval", "reference", "gates"}) lineage.back().erase(key);
+  if (recipe.eval) lineage.back()["eval"] = eval_json(*recipe.eval, {});
+  if (recipe.eval && state.chain.reference)
+    lineage.back()["reference"] = {{"key", state.chain.reference->key}, {"source", state.chain.reference->source}};
+  if (!recipe.gates.empty() && i + 1 == state.chain.stages.size()) lineage.back()["gates"] = gates_json(recipe.gates);
   if (lineage.back() != old) write_lineage(row.path, lineage);
 }
 
@@ -188,6 +222,7 @@ void run_stages(RunState& state, Decision& decision) {
     Row row = row_of(state, i, *decision.manifests[i]);
     row.reused = !decision.runs[i];
     add_own_metrics(row, state.rows[0]);
+    note_recipe(state, i, row);
     state.rows.push_back(std::move(row));
     const bool reference_is_here =
         !reference_is_made || std::any_of(state.rows.begin(), state.rows.end(),
@@ -213,7 +248,8 @@ void drop_artefacts(const RunState& state) {
 RunResult run_all(RunState& state) {
   const RunOptions& options = state.options;
   require_output(options);
-  Decision decision = decide(state.chain, options);
+  Decision decision = decide(state.chain, options, true);
+  require_memory(state.chain, options, decision.runs);
   fs::create_directories(options.work);
   require_disk(state, decision);
   keep_gemm(state);
@@ -260,6 +296,19 @@ std::string kept_gemm(const fs::path& work, const std::string& device) {
   } catch (const Json::exception&) {
   }
   return {};
+}
+
+std::vector<bool> check_run(const Chain& chain, const RunOptions& options) {
+  std::vector<bool> runs;
+  if (chain.environment.facts) {
+    runs = decide(chain, options, false).runs;
+  } else {
+    const std::size_t from = options.from.empty() ? 0 : index_of(chain, options.from, "from");
+    runs.assign(options.until.empty() ? chain.stages.size() : index_of(chain, options.until, "until") + 1, true);
+    std::fill_n(runs.begin(), std::min(from, runs.size()), false);
+  }
+  require_memory(chain, options, runs);
+  return runs;
 }
 
 RunResult run(const Chain& chain, const RunOptions& options, const Executor& execute, const Sink& sink) {

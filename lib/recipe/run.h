@@ -58,7 +58,7 @@ struct Row {
   std::filesystem::path folder;
   std::string key;
   bool reused = false;
-  std::int64_t file_bytes = 0;  // as on disk
+  std::int64_t file_bytes = 0;  // ir::file_bytes
   // "ppl", "ppl_ratio", "kl", "top1", "acc:hellaswag", "file_bytes", "parameters"
   std::map<std::string, double> metrics;
   SharedJson result;                    // the op's document
@@ -87,7 +87,15 @@ struct RunResult {
 //   {"event": "stage", "stage": id, "key": ..., "state": "reused" | "started" | "resumed" | "done"}
 //   {"event": "eval", "stage": id, "metrics": {...}}
 //   {"event": "gate", "metric": ..., "value": ..., "met": true}
+// Which of the chain's stages `run` would make with these options, up to `until`. What `run` refuses before any work is refused here:
+// Error(Usage) for options that name no stage and for unfinished stages before `from`, Error(Resource) for a stage to be made whose
+// forecast is above `max_ram`. Without the engine's facts nothing is known to be there already: every stage from `from` on.
+std::vector<bool> check_run(const Chain& chain, const RunOptions& options);
+
 RunResult run(const Chain& chain, const RunOptions& options, const Executor& execute, const Sink& sink);
+
+// Whether a work folder holds anything that the same command would go on from: a finished stage, or checkpoints of one.
+bool holds_progress(const std::filesystem::path& work);
 
 // The kernel path that this work folder started with on "cpu" or "cuda", "" for none: ask the engine for it,
 // so that a measurement that could go either way does not split a chain. `run` writes it.

@@ -51,6 +51,10 @@ Json lineage_entry(const RunState& state, std::size_t i, const Json& result, con
               {"id", entry.id},
               {"stage", entry.use}};
   out["settings"] = to_json(entry.settings);
+  out["auto"] = Json::array();
+  for (const auto& [name, value] : entry.settings.all()) {
+    if (value.is_auto || value.from == stage::Value::From::Auto) out["auto"].push_back(name);
+  }
   out["resolved"] =
       result.contains("resolved") && result["resolved"].is_object() ? result["resolved"] : Json::object();
   out["key"] = forecast.key;
@@ -98,13 +102,14 @@ Json manifest_of(const RunState& state, std::size_t i, const fs::path& partial, 
   Json manifest = {{"slmc_manifest", kManifestVersion},
                    {"id", forecast.out.id},
                    {"stage", state.chain.recipe.stages[i].use},
+                   {"recipe", state.chain.recipe.name},
                    {"key", forecast.key},
                    {"inputs", *forecast.inputs},
                    {"artefact", artefact},
                    {"container", forecast.out.container},
                    {"model",
                     {{"parameters", made.parameters},
-                     {"bytes", bytes_on_disk(partial / artefact)},
+                     {"bytes", ir::file_bytes(partial / artefact)},
                      {"kv_bytes_per_token", made.kv_bytes_per_token}}},
                    {"files", describe_files(partial, artefact)}};
   manifest["check"] = manifest_check(manifest);

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "recipe/lineage.h"
+#include "recipe/run.h"
 
 namespace slmc::recipe {
 namespace fs = std::filesystem;
@@ -174,12 +175,6 @@ bool artefact_is_whole(const fs::path& folder, const Json& manifest, bool thorou
   return false;
 }
 
-std::int64_t bytes_on_disk(const fs::path& model) {
-  std::int64_t out = 0;
-  for (const fs::path& file : files_of(model)) out += static_cast<std::int64_t>(fs::file_size(file));
-  return out;
-}
-
 void sweep(const fs::path& work, std::size_t number, const std::string& id, const std::string& key) {
   const std::string prefix = fmt::format(".{:02}-{}-", number, id);
   const std::string own = prefix + key.substr(0, 8);
@@ -214,6 +209,16 @@ std::optional<Json> find_whole(const fs::path& folder, const std::string& key) {
   std::optional<Json> manifest = read_manifest(folder, key);
   if (manifest && !artefact_is_whole(folder, *manifest, true)) manifest.reset();
   return manifest;
+}
+
+bool holds_progress(const fs::path& work) {
+  std::error_code ignored;
+  for (fs::directory_iterator it(work, ignored), end; !ignored && it != end; it.increment(ignored)) {
+    std::error_code absent;
+    const fs::path resume = it->path() / "resume";
+    if (fs::exists(it->path() / kManifest, absent) || (fs::is_directory(resume, absent) && !fs::is_empty(resume, absent))) return true;
+  }
+  return false;
 }
 
 void take_back(const fs::path& finished) {

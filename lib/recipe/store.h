@@ -37,9 +37,6 @@ bool artefact_is_whole(const std::filesystem::path& folder, const Json& manifest
 // The manifest of a folder whose artefact is there, every byte of it; nothing when either is not.
 std::optional<Json> find_whole(const std::filesystem::path& folder, const std::string& key);
 
-// Bytes of a model on disk: the file, or all files of the folder but its lineage.
-std::int64_t bytes_on_disk(const std::filesystem::path& model);
-
 // Removes what killed runs left of this stage with other keys: partial folders and old ones moved aside,
 // unless someone holds their lock.
 void sweep(const std::filesystem::path& work, std::size_t number, const std::string& id,

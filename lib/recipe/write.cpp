@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/units.h"
-#include "recipe/recipe.h"
+#include "recipe/decode.h"
 
 namespace slmc::recipe {
 namespace fs = std::filesystem;
@@ -97,7 +97,8 @@ Json data_json(const DataSection& section, const std::string& name, const fs::pa
 bool worth_writing(const Setting& setting, const stage::Settings& settings) {
   if (!settings.has(setting.name)) return false;
   const stage::Value& value = settings.all().at(setting.name);
-  if (value.from == stage::Value::From::Default || value.is_auto) return false;
+  if (value.from == stage::Value::From::Default) return false;
+  if (value.is_auto) return setting.fallback != "auto";
   if (!setting.fallback) return true;
   stage::Settings standard, held;  // the written value may be the default, spelled out
   standard.set(setting.name, stage::parse_value(setting, *setting.fallback));
@@ -109,7 +110,7 @@ Json with_json(const StageEntry& entry, const Recipe& recipe, const fs::path& fo
   Json all = to_json(entry.settings), out = Json::object();
   for (const Setting& setting : entry.info->settings) {
     if (!worth_writing(setting, entry.settings)) continue;
-    Json value = all[setting.name];
+    Json value = entry.settings.is_auto(setting.name) ? Json("auto") : all[setting.name];
     if ((setting.type == Type::Path || setting.type == Type::Model) && value.is_string())
       value = short_path(value.get<std::string>(), folder);
     const auto data = entry.data.find(setting.name);
@@ -136,13 +137,24 @@ Json task_json(const EvalTask& task, const fs::path& folder) {
 }
 
 std::string eval_text(const EvalSection& eval, const fs::path& folder) {
+  const Json json = eval_json(eval, folder);
   std::string out = "eval:\n";
-  if (!eval.every_stage) out += "  every_stage: false\n";
-  if (eval.reference != "$model")
-    out += fmt::format("  reference: {}\n",
-                       eval.reference.empty() ? "none" : scalar(short_path(eval.reference, folder)));
+  for (const auto& [key, value] : json.items()) {
+    if (key != "tasks") out += fmt::format("  {}: {}\n", key, flow(value));
+  }
   out += "  tasks:\n";
-  for (const EvalTask& task : eval.tasks) out += fmt::format("    - {}\n", flow(task_json(task, folder)));
+  for (const Json& task : json["tasks"]) out += fmt::format("    - {}\n", flow(task));
+  return out;
+}
+
+}  // namespace
+
+Json eval_json(const EvalSection& eval, const fs::path& folder) {
+  Json out = Json::object();
+  if (!eval.every_stage) out["every_stage"] = false;
+  if (eval.reference != "$model") out["reference"] = eval.reference.empty() ? "none" : short_path(eval.reference, folder);
+  out["tasks"] = Json::array();
+  for (const EvalTask& task : eval.tasks) out["tasks"].push_back(task_json(task, folder));
   return out;
 }
 
@@ -154,8 +166,6 @@ Json gates_json(const std::vector<Gate>& gates) {
   }
   return out;
 }
-
-}  // namespace
 
 std::string to_yaml(const Recipe& recipe, const fs::path& folder) {
   std::string out = fmt::format("slmc: {}\nname: {}\nmodel: {}\n", kRecipeVersion, scalar(recipe.name),

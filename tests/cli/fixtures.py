@@ -149,5 +149,12 @@ def executable(folder, root, name):
     (folder / name).chmod(0o755)
 
 
+def templates(folder, root, name):
+    """templates NAME: writable copies of the templates that are compiled in."""
+    shutil.copytree(root / "configs/arch", folder / name)
+    for path in (folder / name).iterdir():
+        path.chmod(0o644)
+
+
 MAKERS = {f.__name__: f for f in (copy, truncated, garbage_header, reshaped, swapped_shape, without_tensor, extra_tensor, dtype, poisoned,
-                                  config, sharded, gguf, cut_file, bytes_file, executable)}
+                                  config, sharded, gguf, cut_file, bytes_file, executable, templates)}

@@ -13,8 +13,8 @@ class ResolveTest : public RunFixture {
  protected:
   std::string says(const std::string& stages, ErrorKind kind = ErrorKind::Recipe) const {
     const std::string text =
-        "slmc: 1\nmodel: model\ndata: {calib: {files: [data/calib.jsonl]}, train: {files: "
-        "[data/train.jsonl]}}\nstages:\n" +
+        "slmc: 1\nmodel: model\ndata: {calib: {files: [data/calib.jsonl], seq: 16}, train: {files: "
+        "[data/train.jsonl], seq: 16}}\nstages:\n" +
         stages;
     try {
       resolve(decode(text, "r.yaml", registry()), environment());
@@ -144,10 +144,10 @@ TEST_F(ResolveTest, NoDenseStageAfterQuantization) {
 TEST_F(ResolveTest, MissingFilesAreDataOrModelErrors) {
   fs::remove(root_ / "data/train.jsonl");
   EXPECT_EQ(says("  - {id: h, use: distill, with: {teacher: $model}}\n", ErrorKind::Data),
-            "r.yaml:3:60: error: the file must exist, but '" + (root_ / "data/train.jsonl").string() +
+            "r.yaml:3:69: error: the file must exist, but '" + (root_ / "data/train.jsonl").string() +
                 "' does not\n"
-                "    3 | data: {calib: {files: [data/calib.jsonl]}, train: {files: [data/train.jsonl]}}\n"
-                "      |                                                            ^~~~~~~~~~~~~~~~ did you "
+                "    3 | data: {calib: {files: [data/calib.jsonl], seq: 16}, train: {files: [data/train.jsonl], seq: 16}}\n"
+                "      |                                                                     ^~~~~~~~~~~~~~~~ did you "
                 "mean '" +
                 (root_ / "data/calib.jsonl").string() + "'?");
 }
@@ -190,6 +190,28 @@ TEST_F(ResolveTest, TheForecastCountsATeacherAtItsOwnSize) {
   // fp32 weights; nothing else differs.
   EXPECT_EQ(whole.stages[2].peak_bytes - cut.stages[2].peak_bytes, 4 * (parameters(whole.input) - parameters(whole.stages[0].out)));
   EXPECT_GT(whole.stages[2].seconds, cut.stages[2].seconds);
+}
+
+TEST_F(ResolveTest, WindowsLongerThanTheModelsContextAreRefused) {
+  const auto refused = [&](const std::string& from, const std::string& to) {
+    std::string text = kRecipe;
+    text.replace(text.find(from), from.size(), to);
+    try {
+      chain(text);
+    } catch (const Error& error) {
+      EXPECT_EQ(exit_code(error.kind()), 2);
+      return error.message();
+    }
+    return std::string("accepted");
+  };
+  // The tiny model was made for 64 tokens.
+  EXPECT_EQ(refused("jsonl], seq: 16}\nstages", "jsonl], seq: 64}\nstages"), "accepted");
+  EXPECT_EQ(refused("jsonl], seq: 16}\nstages", "jsonl], seq: 65}\nstages"),
+            "the window of the data 'train' (seq) must be at most 64 tokens, the context of 'width', but is 65");
+  EXPECT_EQ(refused("samples: 4, seq: 16", "samples: 4"),
+            "the window of the data 'calib' (seq) must be at most 64 tokens, the context of 'model', but is 512");
+  EXPECT_EQ(refused("window: 16", "window: 64"), "accepted");
+  EXPECT_EQ(refused("window: 16", "window: 100"), "the window of the task 'test' must be at most 64 tokens, the context of 'model', but is 100");
 }
 
 TEST_F(ResolveTest, UnusedDataIsAWarning) {

@@ -32,7 +32,6 @@ TEST_F(RunTest, MakesEveryStageAndMeasuresIt) {
     EXPECT_GT(row.metrics.at("ppl"), 9);
     EXPECT_EQ(row.metrics.at("ppl:test"), row.metrics.at("ppl"));
     EXPECT_DOUBLE_EQ(row.metrics.at("log_ppl_increase"), std::log(row.metrics.at("ppl_ratio")));
-    EXPECT_EQ(row.file_bytes, bytes_on_disk(row.path));
   }
   EXPECT_EQ(r.rows[0].metrics.at("kl"), 0);
   EXPECT_EQ(r.rows[0].metrics.at("ppl_ratio"), 1);
@@ -47,11 +46,105 @@ TEST_F(RunTest, MakesEveryStageAndMeasuresIt) {
   EXPECT_EQ(kept_gemm(root_ / "work", "cuda:0"), "");
 }
 
+TEST_F(RunTest, TheSizeOfAModelIsThatOfItsWeightFilesInForecastRowAndGate) {
+  const Chain c = chain();
+  const RunResult r = run(c, options(), engine(), sink());
+  EXPECT_EQ(r.rows[0].file_bytes, static_cast<std::int64_t>(fs::file_size(root_ / "model/model.safetensors")));
+  for (std::size_t i = 0; i < 3; ++i) {  // folders, with a config and a plan.json beside the weights
+    EXPECT_EQ(r.rows[i + 1].file_bytes, static_cast<std::int64_t>(fs::file_size(r.rows[i + 1].path / "model.safetensors")));
+    EXPECT_EQ(c.stages[i].out.bytes, r.rows[i + 1].file_bytes) << i;
+  }
+  EXPECT_EQ(r.rows[4].file_bytes, static_cast<std::int64_t>(fs::file_size(r.rows[4].path)));
+  EXPECT_EQ(r.gates[1].value, static_cast<double>(r.rows[4].file_bytes));
+}
+
+TEST_F(RunTest, AForecastAboveTheLimitIsRefusedBeforeAnyWork) {
+  RunOptions o = options();
+  const Chain c = chain();
+  o.max_ram = c.stages[2].peak_bytes - 1;
+  for (const bool plan : {true, false}) {
+    try {
+      plan ? void(check_run(c, o)) : void(run(c, o, engine(), sink()));
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(exit_code(error.kind()), 5);
+      EXPECT_NE(error.text().find("the stage 'heal' (distill) must fit"), std::string::npos) << error.text();
+      EXPECT_NE(error.text().find("recipe.yaml:10:"), std::string::npos) << error.text();
+    }
+  }
+  EXPECT_TRUE(jobs_.empty());
+  EXPECT_FALSE(fs::exists(root_ / "work"));
+  o.until = "width";  // stages that are not made need no memory
+  EXPECT_EQ(check_run(c, o), (std::vector<bool>{true, true}));
+  run_it();
+  o.until = "";
+  EXPECT_EQ(check_run(chain(), o), std::vector<bool>(4, false));
+}
+
+TEST_F(RunTest, PlanKnowsWhereARunWouldStartAndStop) {
+  RunOptions o = options();
+  o.from = "heal";
+  EXPECT_THROW(check_run(chain(), o), Error);
+  o.from = "";
+  o.until = "depth";
+  run(chain(), o, engine(), sink());
+  o.until = "width";
+  o.from = "width";
+  Chain c = chain();
+  EXPECT_EQ(check_run(c, o), (std::vector<bool>{false, true}));
+  keep_first(c, 2);
+  EXPECT_EQ(c.disk_bytes, static_cast<std::uint64_t>(c.stages[1].out.bytes));
+  EXPECT_EQ(to_json(c)["stages"].size(), 2u);
+}
+
+TEST_F(RunTest, ALineageGivesBackTheRecipeWithItsEvaluationGatesAndAutomaticValues) {
+  const std::string text = [] {
+    std::string t = kRecipe;
+    t.replace(t.find("eval: {"), 7, "eval: {every_stage: false, reference: $depth, ");
+    return t;
+  }();
+  const Chain first = chain(text);
+  const RunResult r = run(first, options(), engine(), sink());
+  const Json entries = read_lineage(r.output);
+  const std::string absolute = recipe_from_lineage(entries, registry(), {});
+  const std::string elsewhere = (root_ / "other" / "again.yaml").string();
+  fs::create_directories(root_ / "other");
+  const Chain again = resolve(decode(absolute, elsewhere, registry()), environment());
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(again.stages[i].key, first.stages[i].key) << i;
+  EXPECT_TRUE(again.stages[3].reused);
+  EXPECT_EQ(absolute.find("align"), std::string::npos) << absolute;  // it was automatic
+  ASSERT_TRUE(again.recipe.eval);
+  EXPECT_EQ(again.recipe.eval->reference, "$depth");
+  EXPECT_FALSE(again.recipe.eval->every_stage);
+  EXPECT_EQ(again.recipe.eval->tasks.at(0).file, root_ / "data/test.txt");
+  EXPECT_EQ(again.recipe.eval->tasks.at(0).settings.integer("window"), 16);
+  ASSERT_EQ(again.recipe.gates.size(), 2u);
+  EXPECT_EQ(again.recipe.gates[1].most, 1e6);
+  // Beside the data its paths are short, and mean the same.
+  const std::string here = recipe_from_lineage(entries, registry(), root_);
+  EXPECT_NE(here.find("model: model\n"), std::string::npos) << here;
+  EXPECT_EQ(here.find(root_.string()), std::string::npos) << here;
+  EXPECT_EQ(resolve(decode(here, (root_ / "r.yaml").string(), registry()), environment()).stages[3].key, first.stages[3].key);
+  // A model in the middle of the chain is not judged by the gates of the last one.
+  const std::string middle = recipe_from_lineage(read_lineage(r.rows[2].path), registry(), {});
+  EXPECT_EQ(middle.find("gates"), std::string::npos) << middle;
+  EXPECT_NE(middle.find("eval"), std::string::npos) << middle;
+}
+
+TEST_F(RunTest, PlanComparesWithResultsOfTheSameRecipeOnly) {
+  run_it();
+  std::string text = kRecipe;
+  text.replace(text.find("criterion: random"), 17, "criterion: magnitude");
+  EXPECT_EQ(chain(text).stages[1].why, "for the last result, 'criterion' was \"random\"");
+  text.replace(text.find("name: demo"), 10, "name: other");
+  EXPECT_EQ(chain(text).stages[1].why, "no result yet");
+}
+
 TEST_F(RunTest, TheJobHoldsEverythingThatTheOpNeeds) {
   RunOptions o = options();
   o.until = "heal";
   o.device = "cpu";
-  o.max_ram = 5;
+  o.max_ram = 5'000'000'000;
   stage::Job job;
   run(
       chain(), o,
@@ -67,7 +160,7 @@ TEST_F(RunTest, TheJobHoldsEverythingThatTheOpNeeds) {
   EXPECT_EQ(job.settings.integer("tokens"), 1000);
   EXPECT_EQ(job.gemm, "onednn");
   EXPECT_EQ(job.threads, 1);
-  EXPECT_EQ(job.max_ram, 5u);
+  EXPECT_EQ(job.max_ram, 5'000'000'000u);
   EXPECT_EQ(job.cache, (root_ / "cache").string());
   EXPECT_NE(job.seed, 0u);
 }

@@ -10,8 +10,10 @@
 #include "apps/slmc/commands.h"
 #include "apps/slmc/context.h"
 #include "apps/slmc/inspect.h"
+#include "apps/slmc/output_file.h"
 #include "apps/slmc/registry.h"
 #include "apps/slmc/shared_options.h"
+#include "core/file.h"
 #include "core/units.h"
 #include "ir/write.h"
 #include "recipe/lineage.h"
@@ -176,14 +178,25 @@ std::string entry_text(const Json& entry) {
   return out;
 }
 
+// Printed, it may be put anywhere: its paths are absolute. Written, those below its folder are relative to that.
+void show_recipe(Context& context, const Json& entries) {
+  if (!context.args.has("output")) return context.term.text(recipe::recipe_from_lineage(entries, registry(), {}));
+  const std::filesystem::path file = std::filesystem::absolute(context.args.text("output"));
+  require_free_file(file, context.args.flag("force"));
+  write_text(file, recipe::recipe_from_lineage(entries, registry(), file.parent_path()));
+  context.term.note(fmt::format("wrote {}; next: slmc plan {}", file.string(), context.args.text("output")));
+}
+
 int run_log(Context& context) {
   const std::string where = recipe::find_model(context.args.text("MODEL"), context.around.hf_cache);
   std::error_code code;
   if (!std::filesystem::exists(where, code)) throw Error(ErrorKind::Model, fmt::format("the model {} must exist, but does not", where));
+  if (!std::filesystem::is_directory(where, code)) require_file(where, ErrorKind::Model);
+  if (context.args.has("output") && !context.args.flag("recipe")) throw Error(ErrorKind::Usage, "the option --output must stand beside --recipe, but stands alone");
   const Json entries = recipe::read_lineage(where);
   if (context.args.flag("recipe")) {
     if (entries.empty()) throw Error(ErrorKind::Model, fmt::format("the model {} must have a lineage, but has none", where), "only models that slmc made have one");
-    context.term.text(recipe::recipe_from_lineage(entries, registry(), context.around.folder));
+    show_recipe(context, entries);
   } else if (context.term.json()) {
     context.term.document(context.command, {{"model", where}, {"stages", entries}});
   } else if (entries.empty()) {
@@ -220,11 +233,13 @@ Command log_command() {
           .summary = "where a model comes from, newest stage first",
           .loads = Loads::Headers,
           .run = run_log,
-          .shares = {.json = true},
+          .shares = {.json = true, .force = true},
           .positionals = {{.name = "MODEL", .help = "A model that slmc made."}},
-          .options = {flag_option("recipe", 0, "Print a recipe that makes the same model again.")},
+          .options = {flag_option("recipe", 0, "Print a recipe that makes the same model again, with the evaluation and gates of its run (a GGUF "
+                                  "keeps those in the .lineage.json beside it). Its paths are absolute: it works wherever it is put."),
+                      path_option("output", 'o', "FILE", "With --recipe: write it here; paths below its folder are then relative to that folder.")},
           .examples = {{"slmc log out/small.gguf", "settings, metrics, time, versions of every stage"},
-                       {"slmc log out/small.gguf --recipe", "a recipe that rebuilds it"}},
+                       {"slmc log out/small.gguf --recipe -o again.yaml", "a recipe that rebuilds it"}},
           .json = {{"model", "where it is"}, {"stages", "the lineage, oldest first"}}};
 }
 

@@ -6,6 +6,7 @@
 #include "apps/slmc/commands.h"
 #include "apps/slmc/executor.h"
 #include "apps/slmc/inspect.h"
+#include "apps/slmc/output_file.h"
 #include "apps/slmc/shared_options.h"
 #include "core/units.h"
 #include "report/html.h"
@@ -33,21 +34,26 @@ Json tasks_of(const Context& context) {
 
 void require_readable(const Context& context) {
   for (const char* kind : {"ppl", "choices", "pairs"}) {
-    for (const std::string& file : context.args.all(kind)) {
-      std::error_code code;
-      if (!fs::is_regular_file(file, code)) throw Error(ErrorKind::Data, fmt::format("the file {} must exist, but does not", file));
-    }
+    for (const std::string& file : context.args.all(kind)) require_file(file, ErrorKind::Data);
   }
+}
+
+// Opens the model's headers: wrong paths, broken headers and windows that it is too short for are told before LibTorch is loaded.
+void require_measurable(const Context& context, const std::string& where) {
+  const ir::Model model = load_model(context, where);
+  const std::int64_t context_length = model.decoder().context, window = context.args.integer("window");
+  if (context.args.all("ppl").empty() || context_length <= 0 || window <= context_length) return;
+  throw Error(ErrorKind::Usage, fmt::format("the option --window must be at most {} tokens, the context of {}, but is {}", context_length, where, window));
 }
 
 stage::Job eval_job(const Context& context, const std::string& model, const std::string& reference) {
   require_readable(context);
-  load_model(context, model);                              // wrong paths and broken headers are told before LibTorch is loaded
+  require_measurable(context, model);
   stage::Job job = new_job(context, "eval", model);
   job.settings.set("tasks", {.value = std::make_shared<const Json>(tasks_of(context))});
   if (context.args.has("save_logits")) job.settings.set("save_logits", {.value = fs::absolute(context.args.text("save_logits")).string()});
   if (!reference.empty()) {
-    load_model(context, reference);
+    require_measurable(context, reference);
     job.models["reference"] = new_job(context, "eval", reference).model;
   }
   return job;
@@ -73,6 +79,7 @@ void add_rows(report::Table& table, const Json& task) {
 
 int run_eval(Context& context) {
   if (tasks_of(context).empty()) throw Error(ErrorKind::Usage, "something must be measured: --ppl FILE, --choices FILE or --pairs FILE, but none is given");
+  if (context.args.has("save_logits")) require_free_file(context.args.text("save_logits"), context.args.flag("force"));
   const Json result = run_alone(context, eval_job(context, context.args.text("MODEL"), context.args.text("reference")));
   if (context.term.json()) {
     context.term.document(context.command, {{"model", context.args.text("MODEL")}, {"reference", context.args.text("reference")},
@@ -156,7 +163,7 @@ Command eval_command() {
           .summary = stage::eval_info().summary,
           .loads = Loads::Engine,
           .run = run_eval,
-          .shares = {.json = true, .plain = true, .device = true, .threads = true, .max_ram = true, .events = true},
+          .shares = {.json = true, .plain = true, .device = true, .threads = true, .max_ram = true, .events = true, .force = true},
           .positionals = {{.name = "MODEL", .help = "The model to measure."}},
           .options = eval_options(),
           .examples = {{"slmc eval out/small.gguf --ppl configs/data/wiki.test.txt --reference models/m.gguf", "perplexity, KL, agreement"},

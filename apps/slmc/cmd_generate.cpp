@@ -29,13 +29,33 @@ std::string read_all_input() {
   return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
 }
 
+// The model's headers, opened before LibTorch is loaded and before anything is printed.
+ir::Model load_speaker(const Context& context, const std::string& where) {
+  const ir::Model model = load_model(context, where);
+  if (model.tokenizer()) return model;
+  throw Error(ErrorKind::Model, "the model must have a tokenizer, but " + where + " has none", "a Hugging Face folder keeps it in tokenizer.json");
+}
+
+// Prompt and answer share the model's context.
+void require_room(const ir::Model& model, const std::string& prompt, std::int64_t tokens) {
+  const std::int64_t length = model.decoder().context;
+  const auto taken = static_cast<std::int64_t>(model.tokenizer()->encode(prompt).size()) + (model.tokenizer()->special().add_bos ? 1 : 0);
+  if (length <= 0 || taken + tokens <= length) return;
+  if (taken >= length) {
+    throw Error(ErrorKind::Usage, fmt::format("the prompt must leave room in the model's context of {} tokens, but has {}", length, taken), "shorten it");
+  }
+  throw Error(ErrorKind::Usage, fmt::format("the option --tokens must be at most {}, the model's context of {} tokens less the prompt's {}, but is {}",
+                                            length - taken, length, taken, tokens));
+}
+
 int run_generate(Context& context) {
   const std::string model = context.args.text("MODEL");
-  load_model(context, model);
+  const ir::Model speaker = load_speaker(context, model);
   stage::Job job = new_job(context, "generate", model);
   take_settings(job, context, stage::generate_info());
   const std::string prompt = context.args.text("prompt") == "-" ? read_all_input() : context.args.text("prompt");
   job.settings.set("prompt", {.value = prompt});
+  require_room(speaker, prompt, job.settings.integer("tokens"));
   if (!context.term.json()) {
     context.term.piece(prompt);
     const Json result = run_alone(context, job);

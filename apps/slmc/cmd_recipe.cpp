@@ -5,6 +5,7 @@
 
 #include "apps/slmc/commands.h"
 #include "apps/slmc/context.h"
+#include "apps/slmc/output_file.h"
 #include "apps/slmc/registry.h"
 #include "apps/slmc/shared_options.h"
 #include "core/file.h"
@@ -45,9 +46,7 @@ int run_init(Context& context) {
     context.term.text(text);
     return kDone;
   }
-  if (std::filesystem::exists(file) && !context.args.flag("force")) {
-    throw Error(ErrorKind::Usage, fmt::format("the output {} must not exist, but does", file), "-f replaces it");
-  }
+  require_free_file(file, context.args.flag("force"));
   write_text(file, text);
   context.term.note(fmt::format("wrote {}; next: name your texts in it, then slmc plan {}", file, file));
   return kDone;

@@ -96,9 +96,17 @@ int run_stage(Context& context) {
   const fs::path work = options.output.parent_path() / ("." + options.output.filename().string() + ".work");
   options.work = work;
   options.go_on = "go on with: slmc " + join_words(context.words);
-  const int code = drive(context, std::move(recipe), options);
-  if (!options.plan_only) fs::remove_all(work);            // the model is delivered; nothing else was asked for
-  return code;
+  options.keeps_work = false;
+  if (options.plan_only) return drive(context, std::move(recipe), options);
+  const bool was_there = fs::exists(work);                 // of a command that was interrupted, which this one goes on with
+  try {
+    const int code = drive(context, std::move(recipe), options);
+    fs::remove_all(work);                                  // the model is delivered; nothing else was asked for
+    return code;
+  } catch (const Error&) {
+    if (!was_there && !recipe::holds_progress(work)) fs::remove_all(work);
+    throw;
+  }
 }
 
 std::vector<Option> options_for(const stage::StageInfo& info) {

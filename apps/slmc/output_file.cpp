@@ -22,9 +22,32 @@ bool is_model_folder(const fs::path& folder) {
   return true;
 }
 
+void refuse_device(const fs::path& output) {
+  std::error_code code;
+  if (!fs::exists(output, code) || fs::is_directory(output, code) || fs::is_regular_file(output, code)) return;
+  throw Error(ErrorKind::Usage, fmt::format("the output {} must be a file or folder, but is a device, pipe or socket", output.string()));
+}
+
 }  // namespace
 
+void require_file(const fs::path& input, ErrorKind kind) {
+  std::error_code code;
+  if (fs::is_regular_file(input, code)) return;
+  const char* what = !fs::exists(input, code) ? "must exist, but does not"
+                     : fs::is_directory(input, code) ? "must be a regular file, but is a folder" : "must be a regular file, but is a device, pipe or socket";
+  throw Error(kind, fmt::format("the file {} {}", input.string(), what));
+}
+
+void require_free_file(const fs::path& output, bool replace) {
+  refuse_device(output);
+  std::error_code code;
+  if (fs::is_directory(output, code)) throw Error(ErrorKind::Usage, fmt::format("the output {} must be a file, but is a folder", output.string()));
+  if (!fs::exists(output, code) || replace) return;
+  throw Error(ErrorKind::Usage, fmt::format("the output {} must not exist, but does", output.string()), "-f replaces it");
+}
+
 void require_free(const fs::path& output, bool replace) {
+  refuse_device(output);
   std::error_code code;
   const bool folder = fs::is_directory(output, code);
   if (!fs::exists(output, code) || (folder && fs::is_empty(output, code))) return;

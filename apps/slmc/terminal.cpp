@@ -72,6 +72,7 @@ Terminal::~Terminal() { end_progress(); }
 
 void Terminal::piece(std::string_view text) {
   end_progress();
+  if (!text.empty()) open_line_ = text.back() != '\n';
   if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
   if (errno == EPIPE) {                                 // the reader has seen enough: end as every filter does
     std::signal(SIGPIPE, SIG_DFL);
@@ -129,6 +130,7 @@ void Terminal::warning(std::string_view text) {
 }
 
 void Terminal::error(const Error& error) {
+  if (open_line_) piece("\n");
   message(colour_err_ ? coloured(error.text(), "error:", "1;31") : error.text());
 }
 

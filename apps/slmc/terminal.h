@@ -53,6 +53,7 @@ class Terminal {
   bool colour_out_ = false, colour_err_ = false, bar_ = false;
   int width_out_ = 0, width_err_ = 80;
   bool bar_shown_ = false;
+  bool open_line_ = false;                           // standard output stands inside a line
   bool failed_ = false;                              // standard output could not take everything
   ProgressLine line_;
 };

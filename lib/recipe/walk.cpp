@@ -197,6 +197,7 @@ ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::str
   ir::Plan plan(walk.model);
   check_effects(entry, problems);
   for (const Effect& effect : entry.info->effects) {
+    if (!effect.only_beside.empty() && entry.settings.text(effect.only_beside) != effect.only_value) continue;
     if (!given(entry, effect.setting)) {
       if (entry.settings.is_auto(effect.setting))
         assumed.push_back(

@@ -43,6 +43,8 @@ struct Effect {
   Kind kind = Kind::Resize;
   std::string setting;  // "ffn"
   std::string axis;     // "ffn", "kv", "block", "vocab"
+  // Another setting and the value beside which shapes change; empty: always
+  std::string only_beside, only_value;
 };
 
 struct StageInfo {

@@ -19,7 +19,9 @@ void require_sound(const StageInfo& info) {
     if (s.fallback) parse_value(s, *s.fallback);
     SLMC_CHECK(s.only_beside.empty() == s.only_values.empty() && (s.only_beside.empty() || declared(s.only_beside) == 1));
   }
-  for (const Effect& effect : info.effects) SLMC_CHECK(declared(effect.setting) == 1);
+  for (const Effect& effect : info.effects) {
+    SLMC_CHECK(declared(effect.setting) == 1 && (effect.only_beside.empty() || declared(effect.only_beside) == 1));
+  }
   for (const MethodInfo& method : info.methods) {
     const auto setting = std::find_if(info.settings.begin(), info.settings.end(),
                                       [&](const Setting& s) { return s.name == method.setting; });

@@ -1,11 +1,11 @@
-// The stage `drop`: settings in drop_info.cpp, the search in depth/search.h, the repair in depth/heal.h.
+// The stage `drop`: settings in drop_info.cpp, the searches in depth/search.h and depth/evolve.h, the repair in depth/heal.h.
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 
 #include "core/cancel.h"
@@ -14,8 +14,10 @@
 #include "ir/cost.h"
 #include "ir/plan.h"
 #include "ir/write.h"
+#include "pruning/depth/evolve.h"
 #include "pruning/depth/heal.h"
 #include "pruning/depth/search.h"
+#include "pruning/depth/stream_change.h"
 #include "pruning/drop_info.h"
 #include "pruning/ops.h"
 #include "pruning/stored.h"
@@ -23,10 +25,11 @@
 namespace slmc::pruning {
 namespace {
 
-// How much calibration text each part takes from the end and the front of the windows, at most.
-constexpr std::int64_t kHeldOut = 16;            // chooses alpha and judges: the last windows, an eighth of all
-constexpr std::int64_t kSearch = 8;              // tries candidates: the first windows
-constexpr std::int64_t kHeal = 64;               // sums of the repair: the first windows
+// How much calibration text each part takes, at most. The last windows confirm and choose strengths; nothing else sees them.
+constexpr std::int64_t kHeldOut = 32;            // a quarter of all windows
+constexpr std::int64_t kTurned = 64;             // Block Influence, angles: the first windows
+constexpr std::int64_t kHeal = 256;              // sums of the repair: the first windows
+constexpr std::int64_t kHealBytes = std::int64_t{384} << 20;   // of one residual stream of them
 constexpr std::int64_t kShortlist = 12;          // candidates of a greedy round
 constexpr std::int64_t kStride = 4;              // positions that judge, one of so many: the head costs as much as eight blocks
 
@@ -38,115 +41,203 @@ struct Windows {
 Windows split(const at::Tensor& all) {
   const std::int64_t n = all.size(0);
   if (n == 1) return {all, all};
-  const std::int64_t held = std::min(kHeldOut, std::max<std::int64_t>(1, n / 8));
+  const std::int64_t held = std::min(kHeldOut, std::max<std::int64_t>(1, n / 4));
   return {all.narrow(0, 0, n - held), all.narrow(0, n - held, held)};
 }
 
-std::vector<std::int64_t> listed(const std::vector<std::int64_t>& list, std::int64_t blocks) {
-  const std::set<std::int64_t> unique(list.begin(), list.end());
-  if (unique.size() != list.size()) throw Error(ErrorKind::Recipe, "the setting 'list' must name each block once, but repeats one");
-  if (*unique.rbegin() >= blocks) {
-    throw Error(ErrorKind::Recipe, fmt::format("each block of 'list' must be in 0 .. {}, but one is {}", blocks - 1, *unique.rbegin()));
-  }
-  return {unique.begin(), unique.end()};
-}
-
-void require_choice(const stage::Settings& settings, std::int64_t blocks) {
+void require_choice(const stage::Settings& settings, std::int64_t units, const std::string& kind) {
   const bool list = settings.has("list") && !settings.integers("list").empty();
   if (settings.has("layers") == list) {
     throw Error(ErrorKind::Recipe, list ? "drop must be given 'layers' or 'list', but is given both" : "drop must be given 'layers' or 'list', but is given neither",
                 "layers: 3 searches, list: [3, 4] says which");
   }
+  if (list && kind == "any") throw Error(ErrorKind::Recipe, "the setting 'units' must be layer, attn or mlp beside 'list', but is any", "say which parts: attn or mlp");
   const std::int64_t count = list ? static_cast<std::int64_t>(settings.integers("list").size()) : settings.integer("layers");
-  if (count >= blocks) throw Error(ErrorKind::Recipe, fmt::format("the number of blocks to remove must be less than {}, what the model has, but is {}", blocks, count));
+  const std::string what = kind == "layer" ? "blocks" : kind == "attn" ? "attention parts" : kind == "mlp" ? "feed-forward parts" : "blocks' worth of parts";
+  if (count >= units) {
+    throw Error(ErrorKind::Recipe, fmt::format("the number of {} to remove must be less than {}, what the model has, but is {}", what, units, count));
+  }
 }
 
 class Drop {
  public:
-  explicit Drop(engine::OpContext& context) : context_(context), settings_(context.job.settings), model_(context.model()), arch_(engine::arch_of(model_)) {
-    require_choice(settings_, model_.blocks());
+  explicit Drop(engine::OpContext& context)
+      : context_(context), settings_(context.job.settings), model_(context.model()), arch_(engine::arch_of(model_)), kind_(settings_.text("units")),
+        units_(units_of(model_.sizes(), kind_)), zeros_(kind_ != "layer" && settings_.text("store") == "zeros") {
+    require_choice(settings_, kind_ == "any" ? model_.blocks() : static_cast<std::int64_t>(units_.size()), kind_);
     searches_ = settings_.has("layers");
-    heals_ = settings_.text("heal") == "refit";
+    heals_ = settings_.text("heal") != "none";
+    if (kind_ != "layer" && !zeros_) require_container();
     if (!searches_ && !heals_) return;
     windows_ = split(context.windows("calib"));
     weights_ = engine::PlainWeights(model_, at::kFloat, context.device, engine::Storage::Mapped);
   }
 
   Json run() {
-    const std::vector<std::int64_t> removed = searches_ ? search() : listed(settings_.integers("list"), model_.blocks());
-    Json result = {{"removed", removed}};
+    const std::vector<Unit> removed = searches_ ? search() : listed();
+    const engine::Arch cut = without(arch_, removed);
+    Json result = {{"units", kind_}};
+    for (const Unit& unit : removed) result["removed"].push_back(kind_ == "any" ? Json(to_string(unit)) : Json(unit.block));
     ir::Plan plan(model_);
-    std::map<std::int64_t, std::int64_t> renumbered;
-    for (std::int64_t i = 0; i < model_.blocks(); ++i) {
-      if (std::binary_search(removed.begin(), removed.end(), i)) continue;
-      renumbered[i] = static_cast<std::int64_t>(plan.take["block"].size());
-      plan.take["block"].push_back(i);
+    if (zeros_) {
+      fill_with_zeros(plan, removed, result);
+    } else {
+      plan = taking(removed);
     }
-    if (heals_) heal_into(plan, removed, renumbered, result);
+    if (heals_) heal_into(plan, cut, result);
     weights_ = {};
     ir::write_hf(ir::apply(plan, model_), context_.job.out, ir::common_dtype(model_), context_.writing());
     return result;
   }
 
  private:
-  std::vector<std::int64_t> search() {
-    const std::int64_t count = settings_.integer("layers");
-    const Judge judge(arch_, weights_, windows_.front(kSearch), kStride);
-    const std::vector<Removal> order = settings_.text("search") == "greedy-kl"
-                                           ? by_greedy_kl(judge, arch_, weights_, count, kShortlist, context_.events)
-                                           : by_block_influence(judge.influence(), count);
-    std::vector<std::int64_t> removed;
+  // Parts of blocks can be left out only where a container can say that they are not there.
+  void require_container() {
+    try {
+      ir::require_ok(ir::check(taking({units_.front()}), model_), "hf");
+    } catch (const Error& e) {
+      std::vector<Diagnostic> all = e.diagnostics();
+      for (Diagnostic& d : all) d.hint = "store: zeros keeps the tensors, their last matrix filled with zeros";
+      throw Error(e.kind(), std::move(all));
+    }
+  }
+
+  std::vector<Unit> listed() const {
+    const std::vector<std::int64_t> list = settings_.integers("list");
+    std::vector<Unit> out;
+    for (const std::int64_t block : list) {
+      const auto at = std::find_if(units_.begin(), units_.end(), [&](const Unit& u) { return u.block == block; });
+      if (at == units_.end()) {
+        throw Error(ErrorKind::Recipe, fmt::format("each block of 'list' must be in 0 .. {} and have what is to go, but {} is not", model_.blocks() - 1, block));
+      }
+      out.push_back(*at);
+    }
+    std::sort(out.begin(), out.end());
+    if (std::adjacent_find(out.begin(), out.end()) != out.end()) {
+      throw Error(ErrorKind::Recipe, "the setting 'list' must name each block once, but repeats one");
+    }
+    return out;
+  }
+
+  std::vector<Removal> by_change(const std::string& how, const Goal& goal) {
+    const at::Tensor text = windows_.front(kTurned);
+    if (how == "block-influence") return lowest(units_, influences(arch_, weights_, text, units_), goal);
+    if (kind_ != "layer") throw Error(ErrorKind::Recipe, fmt::format("the setting 'units' must be layer beside search: angular, but is {}", kind_));
+    return least_run(angular_distances(arch_, weights_, text, goal.count(), settings_.text("token") == "last"), goal.count());
+  }
+
+  std::vector<Removal> by_trials(Trials& trials, const std::string& how, const Goal& goal) {
+    if (how == "evolve") return evolve(trials, arch_, goal.count(), {.generations = settings_.integer("generations"), .seed = context_.job.seed}, context_.events);
+    return how.starts_with("greedy") ? greedy(trials, goal, kShortlist, context_.events) : one_shot(trials, goal, context_.events);
+  }
+
+  std::vector<Unit> search() {
+    const Goal goal(model_, kind_, settings_.integer("layers"));
+    const std::string& how = settings_.text("search");
+    const bool turned = how == "block-influence" || how == "angular";
+    std::vector<Removal> order;
+    if (turned) order = by_change(how, goal);
+    const bool swaps = settings_.boolean("swap");
+    if (!turned || swaps) {
+      const Judge judge(arch_, weights_, windows_.front(settings_.integer("tries")), kStride);
+      Trials trials(judge, arch_, weights_, how.ends_with("ppl") ? Measure::Loss : Measure::Kl, units_);
+      if (!turned) order = by_trials(trials, how, goal);
+      if (swaps) order = refine(trials, arch_, std::move(order), kShortlist, context_.events);
+      context_.events.note(fmt::format("{} cuts tried, {} of them given up early", trials.tried(), trials.given_up()));
+    }
+    std::vector<Unit> removed;
     for (const Removal& r : order) {
-      removed.push_back(r.block);
-      context_.events.note(fmt::format("block {} goes, {} {:.4f}", r.block, settings_.text("search") == "greedy-kl" ? "KL" : "influence", r.score));
+      removed.push_back(r.unit);
+      context_.events.note(fmt::format("{} goes, {} {:.4f}", to_string(r.unit), turned ? "it turns the stream by" : how.ends_with("ppl") ? "loss" : "KL", r.score));
     }
     std::sort(removed.begin(), removed.end());
     return removed;
   }
 
-  void heal_into(ir::Plan& plan, const std::vector<std::int64_t>& removed, const std::map<std::int64_t, std::int64_t>& renumbered, Json& result) {
-    const Judge judge(arch_, weights_, windows_.held_out, 1);
-    const Distance before = distance(judge, removed, {});
-    const Healed healed = heal(model_, weights_, removed, windows_.front(kHeal), judge, context_.events);
-    const Distance after = distance(judge, removed, healed.weights);
-    for (const HealedGap& gap : healed.gaps) say(gap);
-    for (const auto& [name, w] : healed.weights) {
-      const ir::TensorSpec& spec = *model_.find(name);
-      plan.set["block." + std::to_string(renumbered.at(spec.block)) + ".ffn.down"].value = stored_data(w.to(at::kCPU), spec);
+  // Takes the units out: blocks by number, parts by their axis.
+  ir::Plan taking(const std::vector<Unit>& removed) const {
+    ir::Plan plan(model_);
+    std::set<std::int64_t> gone;
+    for (const Unit& unit : removed) {
+      if (unit.part == Part::Block) gone.insert(unit.block);
+      if (unit.part == Part::Attention) plan.take["block." + std::to_string(unit.block) + ".kv"] = {};
+      if (unit.part == Part::FeedForward) plan.take["block." + std::to_string(unit.block) + ".ffn"] = {};
     }
+    if (gone.empty()) return plan;
+    for (std::int64_t i = 0; i < model_.blocks(); ++i) {
+      if (!gone.contains(i)) plan.take["block"].push_back(i);
+    }
+    return plan;
+  }
+
+  // What a part adds is its last linear map's: of zeros, it adds nothing.
+  void fill_with_zeros(ir::Plan& plan, const std::vector<Unit>& removed, Json& result) {
+    std::int64_t idle = 0;
+    for (const Unit& unit : removed) {
+      idle += parameters_of(model_, unit);
+      const std::string name = "block." + std::to_string(unit.block) + (unit.part == Part::Attention ? ".attn.o" : ".ffn.down");
+      for (const std::string& tensor : {name, name + ".bias"}) {
+        if (const ir::TensorSpec* spec = model_.find(tensor)) plan.set[tensor].value = stored_data(at::zeros(spec->shape, at::kFloat), *spec);
+      }
+    }
+    const std::int64_t all = ir::cost(model_).parameters;
+    result["parameters"] = {{"stored", all}, {"without_idle_parts", all - idle}};
+    context_.events.note(fmt::format("{} of {} parameters do nothing any more; they are still stored", idle, all));
+  }
+
+  void heal_into(ir::Plan& plan, const engine::Arch& cut, Json& result) {
+    static const std::map<std::string, Repair> kRepairs = {{"refit", Repair::Refit}, {"linear", Repair::Linear}, {"merge", Repair::Merge}};
+    const Judge judge(arch_, weights_, windows_.held_out, kStride);
+    const std::int64_t bytes = windows_.fit.size(1) * arch_.sizes.hidden * static_cast<std::int64_t>(sizeof(float));
+    const at::Tensor text = windows_.front(std::clamp(kHealBytes / bytes, std::int64_t{8}, kHeal));
+    const Distance before = distance(judge, cut, {});
+    const Healed healed = heal(model_, weights_, cut, kRepairs.at(settings_.text("heal")), text, judge, context_.events);
+    const Distance after = distance(judge, cut, healed.weights);
+    for (const HealedGap& gap : healed.gaps) say(gap);
+    if (healed.followers) context_.events.note(fmt::format("{} parts behind the gaps were refitted too, KL {:.4f}", healed.followers, after.kl));
     result["held_out"] = {{"windows", windows_.held_out.size(0)},
                           {"kl_cut", before.kl}, {"kl_healed", after.kl},
                           {"ppl_whole", std::exp(before.loss_whole)}, {"ppl_cut", std::exp(before.loss)}, {"ppl_healed", std::exp(after.loss)}};
-    if (after.kl >= before.kl) context_.events.warning("healing did not bring the predictions closer on held-out text; the model is only cut");
+    if (!(after.kl < before.kl)) return context_.events.warning("healing did not bring the predictions closer on held-out text; the model is only cut");
+    const std::vector<std::int64_t>* kept = plan.take.contains("block") ? &plan.take.at("block") : nullptr;
+    for (const auto& [name, w] : healed.weights) {
+      const ir::TensorSpec& spec = *model_.find(name);
+      const std::int64_t now = kept ? std::find(kept->begin(), kept->end(), spec.block) - kept->begin() : spec.block;
+      const std::string rest = name.substr(("block." + std::to_string(spec.block)).size());
+      plan.set["block." + std::to_string(now) + rest].value = stored_data(w.to(at::kCPU), spec);
+    }
   }
 
   // Of the cut model, with some weights replaced.
-  Distance distance(const Judge& judge, const std::vector<std::int64_t>& removed, const std::map<std::string, at::Tensor>& replaced) {
-    std::map<std::string, at::Tensor> originals;
-    for (const auto& [name, w] : replaced) originals[name] = std::exchange(weights_.all()[name], w);
+  Distance distance(const Judge& judge, const engine::Arch& cut, const std::map<std::string, at::Tensor>& replaced) const {
+    engine::PlainWeights weights = weights_;
+    for (const auto& [name, w] : replaced) weights.all()[name] = w;
     at::Tensor x = judge.start().clone();
-    for (std::int64_t i = 0; i < model_.blocks(); ++i) {
-      if (!std::binary_search(removed.begin(), removed.end(), i)) engine::run_windows(arch_, weights_, x, i, i + 1);
-    }
-    const Distance d = judge.of(x);
-    for (const auto& [name, w] : originals) weights_.all()[name] = w;
-    return d;
+    engine::run_windows(cut, weights, x, 0, model_.blocks());
+    return judge.of(x);
   }
 
   void say(const HealedGap& g) {
-    const std::string where = g.gap.first == g.gap.last ? fmt::format("block {}", g.gap.first) : fmt::format("blocks {}-{}", g.gap.first, g.gap.last);
-    if (g.gap.before < 0) return context_.events.note(fmt::format("nothing stands before {} that could be healed", where));
-    if (g.alpha == 0) return context_.events.note(fmt::format("healing block {} for {} did not help and is left out", g.gap.before, where));
-    context_.events.note(fmt::format("block {} does {:.0f} % of what {} did (strength {}), KL {:.4f}", g.gap.before, 100 * g.explained, where, g.alpha, g.kl));
+    const Unit &first = g.gap.removed.front(), &last = g.gap.removed.back();
+    const bool blocks = g.gap.whole_blocks();
+    const std::string where = !blocks && first == last    ? to_string(first)
+                              : first.block == last.block ? fmt::format("block {}", first.block)
+                                                          : fmt::format("blocks {}-{}", first.block, last.block);
+    if (g.gap.before.block < 0) return context_.events.note(fmt::format("nothing stands before {} that could be healed", where));
+    if (g.alpha == 0) return context_.events.note(fmt::format("healing {} for {} did not help and is left out", to_string(g.gap.before), where));
+    const std::string share = g.explained > 0 ? fmt::format("does {:.0f} % of what {} did", 100 * g.explained, where) : fmt::format("is merged with {}", where);
+    context_.events.note(fmt::format("{} {} (strength {}), KL {:.4f}", to_string(g.gap.before), share, g.alpha, g.kl));
   }
 
   engine::OpContext& context_;
   const stage::Settings& settings_;
   const ir::Model& model_;
   engine::Arch arch_;
+  std::string kind_;
+  std::vector<Unit> units_;
   engine::PlainWeights weights_;
   Windows windows_;
-  bool searches_ = false, heals_ = false;
+  bool zeros_ = false, searches_ = false, heals_ = false;
 };
 
 }  // namespace

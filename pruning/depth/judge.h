@@ -16,18 +16,18 @@ struct Distance {
   double loss_whole = 0;           // of the whole model
 };
 
-// Block Influence of a block: 1 - mean cosine of the rows of its input and output, both [n, seq, hidden]. Error(Numeric) when they overflow.
-double influence_of(const at::Tensor& before, const at::Tensor& after, std::int64_t block);
+Distance mean_of(const std::vector<Distance>& windows);
 
 class Judge {
  public:
   // Runs the whole model over windows [n, seq] once. Every `stride`-th position is judged: the head costs as much as many blocks.
   Judge(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t stride);
   // x [n, seq, hidden] behind the last block. The same bytes for any number of threads.
-  Distance of(const at::Tensor& x) const;
+  Distance of(const at::Tensor& x) const { return mean_of(each(x, 0)); }
+  // Of the windows first .. first + x.size(0) - 1, one by one.
+  std::vector<Distance> each(const at::Tensor& x, std::int64_t first) const;
+  std::int64_t windows() const { return start_.size(0); }
   const at::Tensor& start() const { return start_; }        // token embeddings, [n, seq, hidden]
-  // 1 - mean cos of each block's input and output in the whole model: Block Influence [Men et al. 2024, arXiv:2403.03853, eq. 1].
-  const std::vector<double>& influence() const { return influence_; }
 
  private:
   at::Tensor judged(const at::Tensor& window) const;        // [1, seq, hidden] -> [positions, hidden], normed
@@ -37,7 +37,6 @@ class Judge {
   engine::Head head_;
   at::Tensor positions_, targets_;                          // [positions]; [n, positions] int64
   at::Tensor start_, whole_;                                // [n, seq, hidden]; [n, positions, hidden] normed
-  std::vector<double> influence_;
 };
 
 }  // namespace slmc::pruning

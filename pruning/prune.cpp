@@ -3,10 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include "core/cancel.h"
+#include "core/error.h"
 #include "ir/cost.h"
+#include "ir/vocabulary.h"
 #include "ir/write.h"
 #include "pruning/ops.h"
 #include "pruning/prune_info.h"
+#include "pruning/vocab/keep.h"
 #include "pruning/width/narrow.h"
 
 namespace slmc::pruning {
@@ -33,18 +36,35 @@ Json report(const std::vector<NarrowedMap>& maps, stage::Events& events) {
   return {{"maps", maps.size()}, {"error_cut", cut / count}, {"error_refitted", refitted / count}};
 }
 
+// The vocabulary's part of the plan. Counts read every calibration document, not only the windows that are drawn from them.
+std::vector<std::int64_t> kept_tokens(engine::OpContext& context) {
+  const stage::Settings& settings = context.job.settings;
+  const ir::Model& model = context.model();
+  if (settings.text("keep") == "rank") return ir::first_tokens(model, settings.integer("vocab"));
+  if (!model.tokenizer()) throw Error(ErrorKind::Model, "the model must have a tokenizer to count its tokens, but has none", "take keep: rank");
+  const data::DataSpec calib = data::data_spec_from_json(context.job.data->at("calib"), "the job", "data.calib");
+  return ir::closed_vocabulary(model, by_count(token_counts(*model.tokenizer(), calib, model.sizes().vocab)), settings.integer("vocab"));
+}
+
 Json run_prune(engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
   NarrowSettings how{.widths = {width(settings, "ffn"), width(settings, "kv")}, .criterion = settings.text("criterion"),
                      .refit = settings.boolean("refit"), .seed = context.job.seed, .device = context.device};
   const ir::Model& model = context.model();
-  require_widths(model.sizes(), how.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
-  const bool text = how.refit || criterion(how.criterion).wants.text();
-  const Narrowed narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
+  Narrowed narrowed{ir::Plan(model), {}};
+  const bool narrower = how.widths.ffn || how.widths.kv;
+  if (narrower) {
+    require_widths(model.sizes(), how.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
+    const bool text = how.refit || criterion(how.criterion).wants.text();
+    narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
+  }
+  if (settings.has("vocab")) narrowed.plan.take["vocab"] = kept_tokens(context);
   const ir::Model result = ir::apply(narrowed.plan, model);
   ir::write_hf(result, context.job.out, ir::common_dtype(model), context.writing());
-  Json out = {{"criterion", how.criterion}};
-  if (how.refit) out["refit"] = report(narrowed.maps, context.events);
+  Json out = Json::object();
+  if (narrower) out["criterion"] = how.criterion;
+  if (settings.has("vocab")) out["keep"] = settings.text("keep");
+  if (narrower && how.refit) out["refit"] = report(narrowed.maps, context.events);
   return out;
 }
 

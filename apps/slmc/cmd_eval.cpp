@@ -72,7 +72,8 @@ void show_protocols(Context& context, const Json& tasks) {
 
 // A metric per row: what, file, value.
 void add_rows(report::Table& table, const Json& task) {
-  for (const char* metric : {"ppl", "bits_per_byte", "reference_ppl", "ppl_ratio", "kl", "top1_agreement", "acc", "acc_norm"}) {
+  for (const char* metric : {"ppl", "bits_per_byte", "reference_ppl", "ppl_ratio", "reference_bits_per_byte", "bits_per_byte_ratio", "kl", "top1_agreement", "acc",
+                             "acc_norm"}) {
     if (task.contains(metric)) table.rows.push_back({report::metric_title(metric), file_of(task), report::metric_text(metric, task[metric].get<double>())});
   }
 }
@@ -172,7 +173,8 @@ Command eval_command() {
           .json = {{"model", "as given"},
                    {"reference", "as given, or empty"},
                    {"tasks", "in the order ppl, choices, pairs. ppl: file, window, windows, tokens, bytes, protocol, nll, ppl, bits_per_byte and with a "
-                             "reference reference_ppl, ppl_ratio, kl (nats per token), top1_agreement. choices: items, acc, acc_norm, picks, "
+                             "reference reference_ppl, ppl_ratio, kl (nats per token), top1_agreement; of a whole text (--windows 0) "
+                             "reference_bits_per_byte, bits_per_byte_ratio. choices: items, acc, acc_norm, picks, "
                              "picks_norm. pairs: items, acc, picks (0 = the good one)"},
                    {"measured", "seconds, cpu_seconds, peak_bytes"}}};
 }

@@ -70,10 +70,67 @@ void require_same_ids(const Evaluation& e, const std::string& text, const std::v
   const text::Tokenizer& other = tokenizer_of(*e.reference_files);
   if (other.content_hash() == e.tokenizer().content_hash() || other.encode(text) == ids) return;
   throw Error(ErrorKind::Usage, "the reference must read the text as the same tokens as the model, but its tokenizer gives others",
-              "compare a model with its ancestor, not with another family");
+              "compare bits per byte of the whole text: --windows 0");
+}
+
+// The whole text: windows begin with the last token of the one before, the first with the end-of-text token, and the last may be short. So every
+// byte is scored, and models of different vocabularies can be compared.
+struct WholeText {
+  double nll = 0;                 // sum over all tokens, nats
+  std::int64_t tokens = 0, windows = 0;
+  std::vector<double> window_nll;  // means
+};
+
+WholeText score_whole(Loaded& model, const text::Tokenizer& tokenizer, const std::string& text, std::int64_t window, const std::string& file,
+                      stage::Events& events) {
+  const std::optional<std::int32_t> begin = tokenizer.end_of_text();
+  if (!begin) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the tokenizer must have a token between texts to score a whole one, but has none", "give --windows N");
+  std::vector<std::int32_t> ids = {*begin};
+  const std::vector<std::int32_t> body = tokenizer.encode(text);
+  ids.insert(ids.end(), body.begin(), body.end());
+  if (body.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the text must have a token to predict, but has none");
+  std::vector<data::ScoredSequence> all;
+  const auto n = static_cast<std::int64_t>(ids.size());
+  for (std::int64_t at = 0; at + 1 < n; at += window - 1)
+    all.push_back({{ids.begin() + at, ids.begin() + std::min(at + window, n)}, 1, 0});
+  const std::vector<double> sums = log_likelihoods(model, all, events);
+  WholeText out{0, n - 1, static_cast<std::int64_t>(all.size()), {}};
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    out.nll -= sums[i];
+    out.window_nll.push_back(-sums[i] / static_cast<double>(all[i].ids.size() - 1));
+  }
+  return out;
+}
+
+Json whole_text_task(Evaluation& e, const stage::Settings& task) {
+  const std::string& file = task.text("ppl");
+  const std::string text = whole_text(file);
+  const std::int64_t window = task.integer("window");
+  const WholeText own = score_whole(e.model, e.tokenizer(), text, window, file, e.context.events);
+  const double nll = own.nll / static_cast<double>(own.tokens), per_byte = 1 / (static_cast<double>(text.size()) * std::numbers::ln2);
+  Json out = {{"task", "ppl"},
+              {"file", file},
+              {"window", window},
+              {"windows", own.windows},
+              {"tokens", own.tokens},
+              {"bytes", text.size()},
+              {"protocol", fmt::format("every token of the text tokenised once, in windows of {} that begin with the token before, the first with the "
+                                       "end-of-text token", window)},
+              {"nll", nll},
+              {"nll_error", WindowScores{own.window_nll}.standard_error()},
+              {"ppl", std::exp(nll)},
+              {"bits_per_byte", own.nll * per_byte},
+              {"window_nll", own.window_nll}};
+  if (e.reference) {
+    const WholeText other = score_whole(*e.reference, tokenizer_of(*e.reference_files), text, window, file, e.context.events);
+    out["reference_bits_per_byte"] = other.nll * per_byte;
+    out["bits_per_byte_ratio"] = own.nll / other.nll;
+  }
+  return out;
 }
 
 Json ppl_task(Evaluation& e, const stage::Settings& task) {
+  if (task.integer("windows") == 0) return whole_text_task(e, task);
   const std::string& file = task.text("ppl");
   const std::string text = whole_text(file);
   const std::vector<std::int32_t> ids = e.tokenizer().encode(text);
@@ -190,7 +247,8 @@ std::span<const std::byte> bytes_of(const at::Tensor& t) {
 void save_logits(Evaluation& e, const stage::Settings& task, const std::string& file) {
   const at::NoGradGuard no_grad;
   const std::vector<std::int32_t> ids = e.tokenizer().encode(whole_text(task.text("ppl")));
-  const at::Tensor windows = windows_of(ids, task.integer("window"), task.integer("windows"), task.text("ppl"));
+  const std::int64_t most = task.integer("windows") == 0 ? static_cast<std::int64_t>(ids.size()) : task.integer("windows");
+  const at::Tensor windows = windows_of(ids, task.integer("window"), most, task.text("ppl"));
   auto out = io::SafetensorsWriter::single(
       file, {{"logits", DType::F32, {windows.size(0), windows.size(1), e.model.arch.sizes.vocab}}, {"ids", DType::I64, windows.sizes().vec()}});
   out.write("ids", bytes_of(windows));

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "recipe/decode.h"
+#include "stage/beside.h"
 
 namespace slmc::recipe {
 using stage::Setting;
@@ -91,18 +92,19 @@ void finish_settings(StageEntry& entry, const Node* with, const Recipe& so_far,
   }
 }
 
-// A setting that nothing would read is a mistake: bits beside to: gguf, damping beside method: rtn.
+// A setting that nothing would read is a mistake: bits beside to: gguf, damping beside method: rtn, a criterion without a width.
 void check_only(const StageEntry& entry, const DecodeContext& context) {
   for (const Setting& setting : entry.info->settings) {
-    if (setting.only_beside.empty() || !entry.settings.has(setting.name)) continue;
+    if (!entry.settings.has(setting.name) || stage::means_something(setting, entry.settings)) continue;
     const Value::From from = entry.settings.all().at(setting.name).from;
     if (from != Value::From::Recipe && from != Value::From::Flag) continue;
-    const std::string& now = entry.settings.text(setting.only_beside);
-    if (std::find(setting.only_values.begin(), setting.only_values.end(), now) != setting.only_values.end()) continue;
     const auto place = entry.places.find(setting.name);
-    context.problems.push_back({fmt::format("the setting '{}' must stand beside {}: {}, but {} is {}", setting.name, setting.only_beside,
-                                            fmt::join(setting.only_values, " or "), setting.only_beside, now),
-                                place == entry.places.end() ? entry.place : place->second, fmt::format("leave '{}' out", setting.name)});
+    std::string message = fmt::format("the setting '{}' must stand beside {}", setting.name, fmt::join(stage::settings_beside(setting), " or "));
+    if (setting.only_values.empty())
+      message += ", but does not";
+    else
+      message += fmt::format(": {}, but {} is {}", fmt::join(setting.only_values, " or "), setting.only_beside, entry.settings.text(setting.only_beside));
+    context.problems.push_back({message, place == entry.places.end() ? entry.place : place->second, fmt::format("leave '{}' out", setting.name)});
   }
 }
 

@@ -15,6 +15,7 @@ const std::vector<MetricInfo>& metric_table() {
       {"log_ppl_increase", "nats", "ln(ppl_ratio)", "ppl", true},
       {"nll", "nats", "negative log-likelihood per token", "ppl", false},
       {"bits_per_byte", "bits", "negative log-likelihood per byte of text", "ppl", false},
+      {"bits_per_byte_ratio", "", "bits per byte over those of the reference, whole text (windows: 0)", "ppl", true},
       {"kl", "nats", "KL divergence from the reference, mean per token", "ppl", true},
       {"top1_agreement", "", "share of tokens with the reference's likeliest one", "ppl", true},
       {"acc", "", "share of multiple-choice items with the right choice likeliest", "choices", false},

@@ -97,8 +97,10 @@ Json run_eval(RunState& state, const Row& row) {
 void add_identities(const EvalSection& section, std::map<std::string, double>& metrics) {
   for (const EvalTask& task : section.tasks) {
     if (task.kind != "ppl") continue;
+    const bool whole = task.settings.integer("windows") == 0;
+    using Values = std::vector<std::pair<const char*, double>>;
     for (const auto& [name, value] :
-         {std::pair{"ppl_ratio", 1.0}, {"log_ppl_increase", 0.0}, {"kl", 0.0}, {"top1_agreement", 1.0}}) {
+         whole ? Values{{"bits_per_byte_ratio", 1}} : Values{{"ppl_ratio", 1}, {"log_ppl_increase", 0}, {"kl", 0}, {"top1_agreement", 1}}) {
       metrics.emplace(name, value);
       metrics[std::string(name) + ":" + task.name] = value;
     }

@@ -12,6 +12,7 @@
 #include "ir/cost.h"
 #include "ir/plan.h"
 #include "ir/template.h"
+#include "ir/vocabulary.h"
 #include "ir/write.h"
 
 namespace slmc::recipe {
@@ -20,6 +21,7 @@ using stage::Value;
 
 namespace {
 
+constexpr std::int64_t kVocabularyMultiple = 64;  // of rows of the head: what matrix kernels like, and GPUs most of all
 constexpr std::int64_t kUsualBlock = 32;  // rows of the common block types
 
 Place place_of(const StageEntry& entry, const std::string& setting) {
@@ -111,8 +113,21 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
     return;
   }
   check_align(entry, effect, size, problems);
-  if (effect.axis == "vocab" || effect.axis == "hidden") {
+  if (effect.axis == "hidden") {
     plan.take[effect.axis] = first(size);
+    return;
+  }
+  if (effect.axis == "vocab") {
+    if (size != most && size % kVocabularyMultiple != 0) {
+      const std::int64_t below = std::max(size / kVocabularyMultiple * kVocabularyMultiple, kVocabularyMultiple);
+      problems.push_back({fmt::format("the setting '{}' must be a multiple of {}, but is {}", effect.setting, kVocabularyMultiple, size),
+                          place_of(entry, effect.setting), fmt::format("nearest: {} and {}", below, below + kVocabularyMultiple)});
+    }
+    try {
+      plan.take[effect.axis] = ir::first_tokens(walk.model, size);
+    } catch (const Error& error) {
+      problems.push_back({error.message(), place_of(entry, effect.setting), {}});
+    }
     return;
   }
   for (std::int64_t b = 0; b < walk.model.blocks(); ++b) {

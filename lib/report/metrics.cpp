@@ -26,6 +26,8 @@ constexpr std::array kWords = {
     MetricWords{"log_ppl_increase", "log ppl increase", Form::Ratio},
     MetricWords{"nll", "nats per token", Form::Ratio},
     MetricWords{"bits_per_byte", "bits per byte", Form::Ratio},
+    MetricWords{"reference_bits_per_byte", "bits per byte of the reference", Form::Ratio},
+    MetricWords{"bits_per_byte_ratio", "bits per byte ratio", Form::Ratio},
     MetricWords{"kl", "KL, nats", Form::Ratio},
     MetricWords{"top1_agreement", "top-1", Form::Percent},
     MetricWords{"acc", "acc", Form::Percent},
@@ -41,7 +43,7 @@ constexpr std::array kWords = {
 };
 
 const std::vector<std::string>& usual() {
-  static const std::vector<std::string> names = {"ppl", "ppl_ratio", "kl",   "top1_agreement",
+  static const std::vector<std::string> names = {"ppl", "ppl_ratio", "bits_per_byte_ratio", "kl", "top1_agreement",
                                                  "acc", "acc_norm",  "pairs"};
   return names;
 }

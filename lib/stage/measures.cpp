@@ -38,7 +38,8 @@ const std::vector<Setting>& eval_task_table() {
       path("choices", "JSON lines of multiple choice: query, choices, gold."),
       path("pairs", "JSON lines of minimal pairs: sentence_good, sentence_bad."),
       integer("window", "512", 2, 1 << 20, "tokens", "Length of a perplexity window."),
-      integer("windows", "64", 1, 1 << 24, "windows", "How many windows from the start of the text."),
+      integer("windows", "64", 0, 1 << 24, "windows",
+              "How many windows from the start of the text; 0 = all of it, every byte scored, also against a reference of another vocabulary."),
       integer("first", "0", 0, 1 << 24, "items", "Take only the first items of choices and pairs; 0 = all."),
   };
   return table;

@@ -5,7 +5,8 @@
 //   eval      job.model, job.models["reference"] (optional), settings {tasks: [...], save_logits}
 //             -> {"model": {"load_s"}, "tasks": [one object per task, in order], "peak_bytes", "cpu_s"}
 //               ppl       {"task": "ppl", "file", "window", "windows", "tokens", "bytes", "protocol", "nll", "ppl", "bits_per_byte"} and with a
-//                         reference {"reference_ppl", "ppl_ratio", "kl", "top1_agreement"}: kl in nats per token, mean
+//                         reference {"reference_ppl", "ppl_ratio", "kl", "top1_agreement"}: kl in nats per token, mean; windows: 0 scores the
+//                         whole text, with a reference {"reference_bits_per_byte", "bits_per_byte_ratio"}, its vocabulary may be another
 //               choices   {"task": "choices", "file", "items", "acc", "acc_norm", "picks": [..], "picks_norm": [..]}: picks are indices of choices
 //               pairs     {"task": "pairs", "file", "items", "acc", "picks": [0|1 ..]}: 0 = the good sentence was likelier
 //             save_logits: FILE.safetensors of "logits" F32 [windows, window, vocab] and "ids" I64 [windows, window] of the first ppl task

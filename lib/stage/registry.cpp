@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "stage/beside.h"
 #include "stage/info.h"
 
 namespace slmc::stage {
@@ -17,7 +18,9 @@ void require_sound(const StageInfo& info) {
     SLMC_CHECK(declared(s.name) == 1 && !s.help.empty());
     SLMC_CHECK((s.type == Type::Choice) == !s.choices.empty());
     if (s.fallback) parse_value(s, *s.fallback);
-    SLMC_CHECK(s.only_beside.empty() == s.only_values.empty() && (s.only_beside.empty() || declared(s.only_beside) == 1));
+    const std::vector<std::string> beside = settings_beside(s);
+    SLMC_CHECK(s.only_values.empty() || beside.size() == 1);
+    for (const std::string& other : beside) SLMC_CHECK(declared(other) == 1);
   }
   for (const Effect& effect : info.effects) {
     SLMC_CHECK(declared(effect.setting) == 1 && (effect.only_beside.empty() || declared(effect.only_beside) == 1));
@@ -31,7 +34,9 @@ void require_sound(const StageInfo& info) {
   }
 }
 
-bool chosen(const MethodInfo& method, const Settings& settings) {
+bool chosen(const StageInfo& info, const MethodInfo& method, const Settings& settings) {
+  const auto setting = std::find_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == method.setting; });
+  if (!means_something(*setting, settings)) return false;
   if (!settings.has(method.setting) || settings.is_auto(method.setting)) return false;
   if (!method.unless.empty() && settings.has(method.unless)) return false;
   const bool boolean = std::holds_alternative<bool>(settings.all().at(method.setting).value);
@@ -61,7 +66,7 @@ std::vector<std::string> Registry::names() const {
 Needs needs_of(const StageInfo& info, const Settings& settings) {
   Needs needs = info.needs;
   for (const MethodInfo& method : info.methods) {
-    if (!chosen(method, settings)) continue;
+    if (!chosen(info, method, settings)) continue;
     needs.calib |= method.needs.calib;
     needs.train |= method.needs.train;
     needs.teacher |= method.needs.teacher;

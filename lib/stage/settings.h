@@ -42,7 +42,7 @@ struct Setting {
   std::vector<std::string> choices;     // for Choice
   // The word `auto` is allowed: resolved from shapes, or measured when the stage starts
   bool may_be_auto = false;
-  // The Choice setting, and its values, beside which this one means something. Given beside another, it is an error.
+  // What this one means something beside: one of the settings "ffn, kv" given, or a Choice setting with one of these values; else an error.
   std::string only_beside;
   std::vector<std::string> only_values;
 };

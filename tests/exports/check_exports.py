@@ -88,6 +88,7 @@ def check_family(name):
     else:
         check_both_ways(name, made, text)
     check_cut(name, made)
+    check_vocabulary(name, made, text)
     if name != "gpt2":                                # stores its matrices transposed: refused with that reason
         packed = fresh(f"{name}-packed")
         slmc("quantize", made, "-o", packed, "--to", "packed", "--method", "rtn", "--group", 32)
@@ -119,6 +120,27 @@ def check_cut(name, made):
         check(f"{name}: cut, GGUF: refused with its reason", refused.returncode == 2 and "no key for the head width" in refused.stderr)
         return
     check_llama_cpp(f"{name}: cut, F32 GGUF", convert(cut, f"{name}-cut.gguf", "f32"), 128)
+
+
+def check_vocabulary(name, made, text):
+    """Half of the vocabulary and some of the width in one plan: the same ids in tokenizers, llama.cpp and here, and the text back."""
+    size = json.loads((made / "config.json").read_text())["vocab_size"]
+    cut = fresh(f"{name}-vocab")
+    slmc("prune", made, "-o", cut, "--vocab", size // 128 * 64, "--ffn", 64, "--criterion", "magnitude", "--no-refit", *CALIB)
+    check_transformers(f"{name}: cut vocabulary", cut, 128)
+    whole, left = (Tokenizer.from_file(str(f / "tokenizer.json")) for f in (made, cut))
+    ids = left.encode(text, add_special_tokens=False).ids
+    origin = json.loads((cut / "origin.json").read_text())["axes"]["vocab"]
+    spelled = [whole.id_to_token(i) for i in origin]
+    check(f"{name}: cut vocabulary: every id is the token that its row was", [left.id_to_token(i) for i in range(len(origin))] == spelled, f"{len(origin)} rows")
+    expected = whole.decode(whole.encode(text, add_special_tokens=False).ids, skip_special_tokens=False)
+    check(f"{name}: cut vocabulary: tokenizers gives the text back", left.decode(ids, skip_special_tokens=False) == expected, f"{len(ids)} ids")
+    _, ours = our_logits(cut, len(ids) // 2, 2)
+    theirs = left.encode(WIKI.read_text(), add_special_tokens=False).ids[: len(ours)]
+    check(f"{name}: cut vocabulary: our ids equal those of tokenizers", ours.tolist() == theirs, f"{len(theirs)} ids")
+    file = convert(cut, f"{name}-vocab.gguf", "f32")
+    check_llama_cpp(f"{name}: cut vocabulary, F32 GGUF", file, 128)
+    check(f"{name}: cut vocabulary: llama.cpp reads the text as the same ids", LlamaCpp(file, 256).ids(text) == ids, f"{len(ids)} ids")
 
 
 def check_goldens():

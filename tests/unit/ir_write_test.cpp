@@ -33,8 +33,8 @@ std::vector<fs::path> tiny_models() {
   return all;
 }
 
-// What llama.cpp's forms can't say: an activation of one's own, an attention window of the llama architecture.
-const std::map<std::string, std::string> kNotInGguf = {{"gpt_neox_serial", "activation"}, {"mistral", "window"}};
+// What llama.cpp's forms can't say: an activation of one's own, an attention window of the llama architecture, a family that it lacks.
+const std::map<std::string, std::string> kNotInGguf = {{"gpt_neox_serial", "activation"}, {"mistral", "window"}, {"opt", "family"}};
 
 std::vector<fs::path> gguf_models() {
   std::vector<fs::path> all = tiny_models();

@@ -86,9 +86,10 @@ class Builder {
     built_.violations.push_back({what, message, nearest});
   }
 
-  // Repeated entries multiply: refuses what no machine could hold before anything of that size is made.
+  // Repeated entries multiply, and nested axes multiply each other: a page of plan could ask for lists of billions of entries. Refused before
+  // any is made. The limits are some ten times what the largest public models have.
   void limit_sizes(const Sizes& sizes) {
-    constexpr std::int64_t kMostBlocks = 1000, kLargest = 100'000'000;
+    constexpr std::int64_t kMostBlocks = 1000, kLargest = 1 << 22, kLargestSum = 1 << 24;
     const auto limit = [&](const std::string& axis, std::int64_t size, std::int64_t most) {
       if (size > most)
         violate(axis,
@@ -99,13 +100,20 @@ class Builder {
     limit("block", static_cast<std::int64_t>(sizes.blocks.size()), kMostBlocks);
     limit("hidden", sizes.hidden, kLargest);
     limit("vocab", sizes.vocab, kLargest);
+    limit("pos", sizes.pos, kLargest);
+    std::int64_t sum = 0;
     for (std::size_t b = 0; b < sizes.blocks.size() && built_.violations.empty(); ++b) {
       const BlockSizes& s = sizes.blocks[b];
       const std::string prefix = "block." + std::to_string(b) + ".";
       const auto widest = static_cast<std::int64_t>(std::max(2 * s.freq + s.pass, s.vd));
+      const std::int64_t attention = s.heads() * (s.heads() > kLargest ? 1 : widest);
       limit(prefix + "ffn", s.ffn, kLargest);
-      if (s.heads() > 0) limit(prefix + "kv", s.heads() * (s.heads() > kLargest ? 1 : widest), kLargest);
+      limit(prefix + "kv", attention, kLargest);
+      sum += s.ffn + attention;
     }
+    if (built_.violations.empty() && sum > kLargestSum)
+      violate("block", "heads and feed-forward parts of all blocks must have at most " + std::to_string(kLargestSum) +
+                           " rows together, but would have " + std::to_string(sum));
   }
 
   // Rows of the learned positions that no token reads hold the place of those behind them.

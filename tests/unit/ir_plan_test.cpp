@@ -345,6 +345,20 @@ TEST(Check, RefusesWhatIsNotThere) {
   EXPECT_NE(refusal(other, base).find("made for another (0123456789ab"), std::string::npos);
 }
 
+// Found by fuzzing: a plan of 7 kB that asked for lists of 68 million rows, and took a minute and half a gigabyte to be judged.
+TEST(Check, NestedListsMayNotMultiplyWithoutLimit) {
+  const Model base = numbered(tiny_configs()[3]);
+  const auto zeros = [](std::size_t n) { return std::vector<std::int64_t>(n, 0); };
+  Plan plan(base);
+  plan.take["block.0.kv"] = zeros(1500);
+  plan.take["block.0.vd"] = zeros(3000);
+  EXPECT_EQ(refusal(plan, base), "block.0.kv: a model must have at most 4194304 entries of block.0.kv, but would have 9000000 [4194304]");
+  Plan deep(base);
+  deep.take["block"] = zeros(900);
+  deep.take["block.0.vd"] = zeros(4000);
+  EXPECT_EQ(refusal(deep, base), "block: heads and feed-forward parts of all blocks must have at most 16777216 rows together, but would have 21606300 []");
+}
+
 TEST(Check, SaysWhoCanHoldTheResult) {
   const Model base = numbered(tiny_configs()[0]);
   Plan plan(base);

@@ -12,6 +12,7 @@
 #include "io/gguf.h"
 #include "ir/model.h"
 #include "ir/plan.h"
+#include "ir/tokens.h"
 #include "ir/vocabulary.h"
 #include "ir/write.h"
 #include "test_folder.h"
@@ -182,6 +183,20 @@ TEST_F(Vocabulary, PlansThatLoseWhatIsNeededAreRefusedByName) {
   const auto end = generation["eos_token_id"][1].get<std::int64_t>();
   const std::string why = text(end);
   EXPECT_NE(why.find("must stay"), std::string::npos) << why;
+}
+
+TEST_F(Vocabulary, ACutModelHasNoTeacherAmongTheWholeOnes) {
+  const Model base = model("smollm");
+  const std::int64_t size = base.sizes().vocab;
+  EXPECT_EQ(error_text([&] { require_same_tokens(base, base); }), "no error");
+  const Model other = apply(cut(base, some(base, 0.3, 5)), base);           // other tokens at the same ids
+  EXPECT_NE(error_text([&] { require_same_tokens(other, base); }).find("the teacher's token "), std::string::npos);
+  const Model front = apply(cut(base, first_tokens(base, size - 100)), base);  // the same tokens at the same ids, but fewer
+  const std::string why = error_text([&] { require_same_tokens(front, base); });
+  EXPECT_NE(why.find("student and teacher must read text as the same tokens, but the teacher's token "), std::string::npos) << why;
+  EXPECT_NE(error_text([&] { require_same_tokens(base, front); }).find("but the student's token "), std::string::npos);
+  const Model padded = apply(cut(base, first_tokens(base, size - 1)), base);   // a row without a token less
+  EXPECT_EQ(error_text([&] { require_same_tokens(padded, base); }), "no error");
 }
 
 TEST_F(Vocabulary, FirstTokensAreLegalAtEverySize) {

@@ -24,7 +24,7 @@ const stage::StageInfo& drop_info() {
                .help = "How parts of blocks go: cut leaves their tensors out, which no stock container can say; zeros fills their last matrix with zeros, "
                        "which every reader opens and which saves no bytes.",
                .choices = {"cut", "zeros"}, .only_beside = "units", .only_values = {"attn", "mlp", "any"}},
-              {.name = "search", .type = Type::Choice, .fallback = "greedy-kl", .help = "How the blocks are found.",
+              {.name = "search", .type = Type::Choice, .fallback = "block-influence", .help = "How the blocks are found.",
                .choices = {"block-influence", "angular", "one-shot-ppl", "one-shot-kl", "greedy-ppl", "greedy-kl", "evolve"}},
               {.name = "token", .type = Type::Choice, .fallback = "all", .help = "Positions whose angles count: all, or each window's last as in the paper.",
                .choices = {"all", "last"}, .only_beside = "search", .only_values = {"angular"}},

@@ -1,5 +1,6 @@
 // The stage `prune`: settings in prune_info.cpp, the walk in width/narrow.h.
 #include <algorithm>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "core/cancel.h"
@@ -21,19 +22,19 @@ std::optional<std::int64_t> width(const stage::Settings& settings, const char* n
   return settings.has(name) ? std::optional(settings.integer(name)) : std::nullopt;
 }
 
-Json report(const std::vector<NarrowedMap>& maps, stage::Events& events) {
+Json report(const std::vector<RefittedMap>& maps, const char* which, stage::Events& events) {
   double cut = 0, refitted = 0;
   std::int64_t helped = 0;
-  for (const NarrowedMap& m : maps) {
+  for (const RefittedMap& m : maps) {
     cut += m.cut, refitted += m.refitted;
     helped += m.refitted < m.cut;
   }
   const double count = std::max<double>(1, static_cast<double>(maps.size()));
   if (const auto not_helped = static_cast<std::int64_t>(maps.size()) - helped; not_helped > 0) {
-    events.note("the refit did not help on held-out windows in " + std::to_string(not_helped) + " of " + std::to_string(maps.size()) +
-                " maps; those are only cut");
+    events.note(std::string(which) + " did not help on held-out windows in " + std::to_string(not_helped) + " of " + std::to_string(maps.size()) +
+                " maps; those stay as they were");
   }
-  return {{"maps", maps.size()}, {"error_cut", cut / count}, {"error_refitted", refitted / count}};
+  return {{"maps", maps.size()}, {"error_before", cut / count}, {"error_refitted", refitted / count}};
 }
 
 // The vocabulary's part of the plan. Counts read every calibration document, not only the windows that are drawn from them.
@@ -46,25 +47,41 @@ std::vector<std::int64_t> kept_tokens(engine::OpContext& context) {
   return ir::closed_vocabulary(model, by_count(token_counts(*model.tokenizer(), calib, model.sizes().vocab)), settings.integer("vocab"));
 }
 
+NarrowSettings how(const engine::OpContext& context) {
+  const stage::Settings& settings = context.job.settings;
+  return {.widths = {.ffn = width(settings, "ffn"), .kv = width(settings, "kv"), .heads = width(settings, "heads"), .hidden = width(settings, "hidden")},
+          .criterion = settings.text("criterion"), .repair = repair_from(settings.text("refit")), .seed = context.job.seed,
+          .device = context.device, .cache = context.job.cache};
+}
+
+// In a folder of its own: what is solved again is no weight file of the result.
+void write_plan_beside(const std::filesystem::path& model, const ir::Plan& plan) {
+  std::filesystem::create_directories(model / "plan");
+  ir::write_plan(model / "plan", plan);
+}
+
+bool narrows_blocks(const Widths& widths) { return widths.ffn || widths.kv || widths.heads || widths.hidden; }
+
 Json run_prune(engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
-  NarrowSettings how{.widths = {width(settings, "ffn"), width(settings, "kv")}, .criterion = settings.text("criterion"),
-                     .refit = settings.boolean("refit"), .seed = context.job.seed, .device = context.device};
+  const NarrowSettings wanted = how(context);
   const ir::Model& model = context.model();
-  Narrowed narrowed{ir::Plan(model), {}};
-  const bool narrower = how.widths.ffn || how.widths.kv;
+  Narrowed narrowed{.plan = ir::Plan(model)};
+  const bool narrower = narrows_blocks(wanted.widths);
   if (narrower) {
-    require_widths(model.sizes(), how.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
-    const bool text = how.refit || criterion(how.criterion).wants.text();
-    narrowed = narrow(model, text ? context.windows("calib") : at::Tensor(), how, context.events);
+    require_widths(model.sizes(), wanted.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
+    require_possible(model, wanted);
+    narrowed = narrow(model, needs_text(wanted) ? context.windows("calib") : at::Tensor(), wanted, context.events);
   }
   if (settings.has("vocab")) narrowed.plan.take["vocab"] = kept_tokens(context);
   const ir::Model result = ir::apply(narrowed.plan, model);
   ir::write_hf(result, context.job.out, ir::common_dtype(model), context.writing());
+  write_plan_beside(context.job.out, narrowed.plan);
   Json out = Json::object();
-  if (narrower) out["criterion"] = how.criterion;
+  if (narrower) out["criterion"] = wanted.criterion;
   if (settings.has("vocab")) out["keep"] = settings.text("keep");
-  if (narrower && how.refit) out["refit"] = report(narrowed.maps, context.events);
+  if (!narrowed.maps.empty()) out["refit"] = report(narrowed.maps, "the refit", context.events);
+  if (!narrowed.sequence.empty()) out["refit_in_sequence"] = report(narrowed.sequence, "the refit in sequence", context.events);
   return out;
 }
 

@@ -34,15 +34,6 @@ void for_rows(std::int64_t rows, const std::function<void(std::int64_t, std::int
   for_pieces((rows + kRows - 1) / kRows, [&](std::int64_t i) { body(i * kRows, std::min(kRows, rows - i * kRows)); });
 }
 
-// a b with each block of rows of `a` on one thread.
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
-  at::Tensor out = at::empty({a.size(0), b.size(1)}, at::kDouble);
-  for_rows(a.size(0), [&](std::int64_t first, std::int64_t rows) {
-    out.narrow(0, first, rows).copy_(at::mm(a.narrow(0, first, rows), b));
-  });
-  return out;
-}
-
 // Mean of the diagonal over the inputs that are not dead; dead ones (diagonal exactly zero) get a one in `a`.
 double revive_dead(at::Tensor& a) {
   double* p = a.mutable_data_ptr<double>();
@@ -127,6 +118,23 @@ at::Tensor refit_kept(const at::Tensor& weight, const at::Tensor& gram, const st
   const at::Tensor a_k = a.index_select(1, k);                                   // [n, |K|]
   const at::Tensor r = product(w.index_select(1, p), a_k.index_select(0, p));    // W_P A_PK
   return centred_fit(w_k, r, factor(a_k.index_select(0, k), ridge, what));
+}
+
+at::Tensor product(const at::Tensor& left, const at::Tensor& right) {
+  const at::Tensor a = fp64(left), b = fp64(right);
+  at::Tensor out = at::empty({a.size(0), b.size(1)}, at::kDouble);
+  for_rows(a.size(0), [&](std::int64_t first, std::int64_t rows) {
+    out.narrow(0, first, rows).copy_(at::mm(a.narrow(0, first, rows), b));
+  });
+  return out;
+}
+
+double trace_of_product(const at::Tensor& x, const at::Tensor& y) {
+  const at::Tensor a = fp64(x), b = fp64(y);
+  SLMC_CHECK(a.sizes() == b.sizes());
+  double sum = 0;
+  for (std::int64_t i = 0; i < a.numel(); ++i) sum += a.const_data_ptr<double>()[i] * b.const_data_ptr<double>()[i];
+  return sum;
 }
 
 double output_error(const at::Tensor& delta, const at::Tensor& gram) {

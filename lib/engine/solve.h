@@ -35,6 +35,12 @@ at::Tensor centred_fit(const at::Tensor& w0, const at::Tensor& r, const Cholesky
 // The fixed point of the OBS chain of column removals [Hassibi & Stork 1993]. Keeping all is exactly the identity. `kept`: distinct.
 at::Tensor refit_kept(const at::Tensor& w, const at::Tensor& a, const std::vector<std::int64_t>& kept, double ridge, const std::string& what);
 
+// a b in fp64, blocks of rows on one thread each.
+at::Tensor product(const at::Tensor& a, const at::Tensor& b);
+
+// tr(X Yᵀ) of two matrices of one shape, in fp64 and in order.
+double trace_of_product(const at::Tensor& x, const at::Tensor& y);
+
 // tr(delta A deltaᵀ), delta [out, n].
 double output_error(const at::Tensor& delta, const at::Tensor& a);
 

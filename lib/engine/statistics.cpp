@@ -3,7 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <functional>
@@ -64,23 +64,22 @@ at::Tensor whole_of(const at::Tensor& triangle) {
   return out;
 }
 
-// Squares of each window's mean |x|, summed over windows.
-class WindowAbsSum {
+// Mean |x| of each window: a row per window.
+class WindowAbsMeans {
  public:
-  WindowAbsSum(std::int64_t n, std::int64_t seq, at::Device device) : seq_(seq), sum_(at::zeros({n}, at::TensorOptions().dtype(at::kDouble).device(device))) {}
+  explicit WindowAbsMeans(std::int64_t seq) : seq_(seq) {}
   void add(const at::Tensor& x) {               // whole windows: [windows * seq, n]
     for (std::int64_t first = 0; first < x.size(0); first += seq_) {
       ChannelSum one(ChannelSum::Of::Abs, x.size(1), x.device());
       one.add(x.narrow(0, first, seq_));
-      sum_.add_(one.mean().to(sum_.device()).square());
-      ++windows_;
+      rows_.push_back(one.mean());
     }
   }
-  at::Tensor mean() const { return sum_.to(at::kCPU).div(static_cast<double>(std::max<std::int64_t>(1, windows_))).sqrt(); }
+  at::Tensor mean() const { return at::stack(rows_); }
 
  private:
-  std::int64_t seq_, windows_ = 0;
-  at::Tensor sum_;
+  std::int64_t seq_;
+  std::vector<at::Tensor> rows_;
 };
 
 // One running sum. MeanSquare beside Gram is summed on its own: the same bytes whoever else asks.
@@ -91,7 +90,7 @@ class Sum {
       case Statistic::Gram: sum_.emplace<GramSum>(n, device); break;
       case Statistic::Mean: sum_.emplace<ChannelSum>(ChannelSum::Of::Value, n, device); break;
       case Statistic::MeanAbs: sum_.emplace<ChannelSum>(ChannelSum::Of::Abs, n, device); break;
-      case Statistic::WindowAbs: sum_.emplace<WindowAbsSum>(n, seq, device); break;
+      case Statistic::WindowAbs: sum_.emplace<WindowAbsMeans>(seq); break;
       case Statistic::MaxAbs: sum_.emplace<ChannelSum>(ChannelSum::Of::MaxAbs, n, device); break;
       default: sum_.emplace<ChannelSum>(ChannelSum::Of::Square, n, device); break;
     }
@@ -102,12 +101,12 @@ class Sum {
   // In the form that is kept.
   at::Tensor value() const {
     if (const auto* gram = std::get_if<GramSum>(&sum_)) return triangle_of(gram->mean());
-    if (const auto* windows = std::get_if<WindowAbsSum>(&sum_)) return windows->mean();
+    if (const auto* windows = std::get_if<WindowAbsMeans>(&sum_)) return windows->mean();
     return std::get<ChannelSum>(sum_).mean();
   }
 
  private:
-  std::variant<std::monostate, GramSum, ChannelSum, WindowAbsSum> sum_;
+  std::variant<std::monostate, GramSum, ChannelSum, WindowAbsMeans> sum_;
 };
 
 // What is asked for at sites that hold the same value; one sum serves all their names.

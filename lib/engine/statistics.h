@@ -22,7 +22,7 @@ enum class Statistic {
   Gram,         // X^T X / N, [d, d] from fp32 products in tiles folded into fp64
   Mean,         // [d]
   MeanAbs,      // [d]
-  WindowAbs,    // [d]; the root mean square over windows of each window's mean |x|
+  WindowAbs,    // [windows, d]; of each window the mean |x|
   MaxAbs,       // [d]
   MeanSquare,   // [d]; the diagonal of Gram
   Cosine,       // [1]; of the site "block.{i}": mean over tokens of cos(block.{i}.in, block.{i}.out); 1 - this is Block Influence

@@ -131,8 +131,12 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
     return;
   }
   for (std::int64_t b = 0; b < walk.model.blocks(); ++b) {
-    if (walk.model.sizes().of(effect.axis, b) > size)
+    if (walk.model.sizes().of(effect.axis, b) <= size) continue;
+    if (effect.axis != "q") {
       plan.take[fmt::format("block.{}.{}", b, effect.axis)] = first(size);
+      continue;
+    }
+    for (std::int64_t g = 0; g < walk.model.sizes().of("kv", b); ++g) plan.take[fmt::format("block.{}.kv.{}.q", b, g)] = first(size);
   }
 }
 

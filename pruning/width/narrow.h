@@ -1,39 +1,46 @@
 #pragma once
-// The walk of `prune`: block after block, score channels and groups on what the already narrowed blocks let through, choose, and let the
-// kept columns of ffn.down and attn.o take over what the removed ones gave (engine/solve.h, refit centred on W).
+// `prune` from model and text to plan: measure (measure.h), score and decide (score.h, decide.h), repair (repair.h, norm_drift.h).
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "pruning/width/decide.h"
+#include "pruning/width/refit.h"
 #include "stage/job.h"
 
 namespace slmc::pruning {
 
+enum class Repair {
+  None,
+  Bias,             // biases take the mean of what was removed
+  Dense,            // each map for its inputs in the whole model: from cached statistics, no forward pass
+  Sequential,       // then each map again for its inputs in the cut model, whose blocks before it are repaired; one more pass over both
+};
+Repair repair_from(const std::string& name);       // "none", "bias", "dense", "sequential"
+
 struct NarrowSettings {
   Widths widths;
   std::string criterion = "wanda";
-  bool refit = true;
+  Repair repair = Repair::Dense;
   std::uint64_t seed = 0;                     // of the random criterion
   at::Device device = at::kCPU;
+  std::filesystem::path cache;                // of statistics; empty: none
 };
-
-// One narrowed map: E|W x - W' x'|² / E|W x|² on windows that were used neither for scores nor for the refit.
-struct NarrowedMap {
-  std::string name;                           // "block.3.ffn.down"
-  double cut = 0;                             // columns removed, nothing else
-  double refitted = 0;                        // after the refit; equal to `cut` without one, or where it did not help
-  double ridge = 0;                           // chosen on those windows
-};
+bool needs_text(const NarrowSettings& settings);
 
 struct Narrowed {
-  ir::Plan plan;                              // take, and the refitted maps under `set`
-  std::vector<NarrowedMap> maps;
+  ir::Plan plan;                              // take; the repaired maps under `set`; criterion, repair, scores and errors under `why`
+  std::vector<RefittedMap> maps;              // of the repair from statistics
+  std::vector<RefittedMap> sequence;          // of the walk after it, against the cut model's own inputs
 };
 
-// windows [n, seq] int64, may be undefined when neither the criterion nor the refit needs them. The last eighth of the windows chooses the
-// ridge and judges. Error(Interrupted) between blocks when asked to stop.
+// Error(Recipe) when a bias is wanted where the family holds none, or the criterion has no formula for an axis.
+void require_possible(const ir::Model& model, const NarrowSettings& settings);
+
+// windows [n, seq] int64, may be undefined when no text is needed. The last eighth of the windows chooses ridges and judges.
+// Error(Interrupted) between blocks when asked to stop.
 Narrowed narrow(const ir::Model& model, const at::Tensor& windows, const NarrowSettings& settings, stage::Events& events);
 
 }  // namespace slmc::pruning

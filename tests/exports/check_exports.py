@@ -110,7 +110,7 @@ def check_cut(name, made):
     """The same after a block, feed-forward channels and, where the family's folder can say so, half of the key/value groups are gone."""
     groups = json.loads((made / "config.json").read_text()).get("num_key_value_heads", 1)
     narrow, cut = fresh(f"{name}-narrow"), fresh(f"{name}-cut")
-    slmc("prune", made, "-o", narrow, "--ffn", 64, *(("--kv", groups // 2) if groups > 1 else ()), "--criterion", "magnitude", "--no-refit")
+    slmc("prune", made, "-o", narrow, "--ffn", 64, *(("--kv", groups // 2) if groups > 1 else ()), "--criterion", "magnitude", "--refit", "none")
     slmc("drop", narrow, "-o", cut, "--list", 1, "--heal", "none", *CALIB)
     check_transformers(f"{name}: cut", cut, 128)
     if name in HF_ONLY:
@@ -126,7 +126,7 @@ def check_vocabulary(name, made, text):
     """Half of the vocabulary and some of the width in one plan: the same ids in tokenizers, llama.cpp and here, and the text back."""
     size = json.loads((made / "config.json").read_text())["vocab_size"]
     cut = fresh(f"{name}-vocab")
-    slmc("prune", made, "-o", cut, "--vocab", size // 128 * 64, "--ffn", 64, "--criterion", "magnitude", "--no-refit", *CALIB)
+    slmc("prune", made, "-o", cut, "--vocab", size // 128 * 64, "--ffn", 64, "--criterion", "magnitude", "--refit", "none", *CALIB)
     check_transformers(f"{name}: cut vocabulary", cut, 128)
     whole, left = (Tokenizer.from_file(str(f / "tokenizer.json")) for f in (made, cut))
     ids = left.encode(text, add_special_tokens=False).ids

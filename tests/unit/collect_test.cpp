@@ -152,7 +152,7 @@ TEST(Collect, EqualsTheDefinitionInFp64) {
         case Statistic::Gram: oracle = at::mm(x.t(), x) / x.size(0); break;
         case Statistic::Mean: oracle = x.mean(0); break;
         case Statistic::MeanAbs: oracle = x.abs().mean(0); break;
-        case Statistic::WindowAbs: oracle = x.abs().view({19, 13, -1}).mean(1).square().mean(0).sqrt(); break;
+        case Statistic::WindowAbs: oracle = x.abs().view({19, 13, -1}).mean(1); break;
         case Statistic::MaxAbs: oracle = x.abs().amax(0); break;
         default: oracle = x.square().mean(0); break;
       }

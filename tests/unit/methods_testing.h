@@ -32,6 +32,7 @@ inline at::Tensor random_tensor(std::int64_t rows, std::int64_t columns, std::ui
 struct ModelSpec {
   std::int64_t hidden = 32, blocks = 2, kv = 2, q = 2, head = 8, ffn = 64, vocab = 61;
   bool twin_channels = false;      // channels 2i and 2i+1 have the same activations; the second one adds little
+  std::int64_t dead_hidden = 0;    // so many last channels of the stream are always zero
   double block_size = 1;           // scales what every block adds to the stream
 };
 
@@ -56,6 +57,15 @@ inline ir::Model random_model(const ModelSpec& m) {
     }
     if (m.twin_channels && spec.name.ends_with(".ffn.down")) {
       for (std::int64_t i = 1; i < count; i += 2) v[i] *= 0.1f;
+    }
+    const auto zero_rows = [&](std::int64_t rows, std::int64_t of, std::int64_t length) {
+      for (std::int64_t i = (of - rows) * length; i < of * length; ++i) v[i] = 0;
+    };
+    if (out) zero_rows(m.dead_hidden, m.hidden, spec.shape.back());
+    if (spec.name == "embed") {
+      for (std::int64_t i = 0; i < count; ++i) {
+        if (i % m.hidden >= m.hidden - m.dead_hidden) v[i] = 0;
+      }
     }
     return io::TensorData::floats(spec.shape, v);
   });

@@ -11,6 +11,8 @@
 #include "pruning/ops.h"
 #include "pruning/prune_info.h"
 #include "pruning/vocab/keep.h"
+#include "pruning/width/aggregate.h"
+#include "pruning/width/auto.h"
 #include "pruning/width/narrow.h"
 
 namespace slmc::pruning {
@@ -50,8 +52,14 @@ std::vector<std::int64_t> kept_tokens(engine::OpContext& context) {
 NarrowSettings how(const engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
   return {.widths = {.ffn = width(settings, "ffn"), .kv = width(settings, "kv"), .heads = width(settings, "heads"), .hidden = width(settings, "hidden")},
-          .criterion = settings.text("criterion"), .repair = repair_from(settings.text("refit")), .seed = context.job.seed,
-          .device = context.device, .cache = context.job.cache};
+          .criterion = settings.text("criterion"), .aggregate = aggregate_from(settings.text("aggregate")),
+          .repair = repair_from(settings.text("refit")), .seed = context.job.seed, .device = context.device, .cache = context.job.cache};
+}
+
+Json to_json(const std::vector<Tried>& tried) {
+  Json out = Json::array();
+  for (const Tried& t : tried) out.push_back({{"criterion", t.criterion}, {"kl", t.kl}});
+  return out;
 }
 
 // In a folder of its own: what is solved again is no weight file of the result.
@@ -64,12 +72,18 @@ bool narrows_blocks(const Widths& widths) { return widths.ffn || widths.kv || wi
 
 Json run_prune(engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
-  const NarrowSettings wanted = how(context);
+  NarrowSettings wanted = how(context);
   const ir::Model& model = context.model();
   Narrowed narrowed{.plan = ir::Plan(model)};
+  std::vector<Tried> tried;
   const bool narrower = narrows_blocks(wanted.widths);
   if (narrower) {
     require_widths(model.sizes(), wanted.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
+    if (wanted.criterion == "auto") {
+      tried = try_criteria(model, context.windows("calib"), wanted, candidates(wanted.widths), context.events);
+      wanted.criterion = winner(tried).criterion;
+      context.events.note("criterion auto: " + wanted.criterion + " is taken");
+    }
     require_possible(model, wanted);
     narrowed = narrow(model, needs_text(wanted) ? context.windows("calib") : at::Tensor(), wanted, context.events);
   }
@@ -79,6 +93,7 @@ Json run_prune(engine::OpContext& context) {
   write_plan_beside(context.job.out, narrowed.plan);
   Json out = Json::object();
   if (narrower) out["criterion"] = wanted.criterion;
+  if (!tried.empty()) out["tried"] = to_json(tried);
   if (settings.has("vocab")) out["keep"] = settings.text("keep");
   if (!narrowed.maps.empty()) out["refit"] = report(narrowed.maps, "the refit", context.events);
   if (!narrowed.sequence.empty()) out["refit_in_sequence"] = report(narrowed.sequence, "the refit in sequence", context.events);

@@ -3,6 +3,9 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/stack.h>
 
+#include <algorithm>
+#include <array>
+
 #include "core/error.h"
 
 namespace slmc::pruning {
@@ -19,6 +22,13 @@ at::Tensor structures(std::vector<at::Tensor> tensors, Aggregate how) {
 }
 
 }  // namespace
+
+Aggregate aggregate_from(std::string_view name) {
+  static constexpr std::array<std::string_view, 6> kNames = {"sum", "prod", "max", "mean", "first", "last"};
+  const auto it = std::find(kNames.begin(), kNames.end(), name);
+  SLMC_CHECK(it != kNames.end());
+  return static_cast<Aggregate>(it - kNames.begin());
+}
 
 at::Tensor aggregated(const std::vector<at::Tensor>& scores, Aggregate how) {
   SLMC_CHECK(!scores.empty());

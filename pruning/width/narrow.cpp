@@ -94,7 +94,7 @@ Narrowed narrow(const ir::Model& model, const at::Tensor& windows, const NarrowS
   if (chosen.wants.gradient != GradientScore::None) {
     gradients = gradient_scores(model, split(windows).fit, chosen.wants.gradient, hidden, settings.seed, settings.device, events);
   }
-  const Scores scores = scores_of(model, measured.fit, gradients, chosen, settings.widths, settings.seed);
+  const Scores scores = scores_of(model, measured.fit, gradients, chosen, settings.aggregate, settings.widths, settings.seed);
   Narrowed out{.plan = decide(model, scores, settings.widths)};
   if (hidden) set(out.plan, corrected_norms(model, out.plan, measured.fit));
   if (refits) {

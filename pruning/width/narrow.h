@@ -23,6 +23,7 @@ Repair repair_from(const std::string& name);       // "none", "bias", "dense", "
 struct NarrowSettings {
   Widths widths;
   std::string criterion = "wanda";
+  Aggregate aggregate = Aggregate::Sum;       // of the criteria that score tensor by tensor
   Repair repair = Repair::Dense;
   std::uint64_t seed = 0;                     // of the random criterion
   at::Device device = at::kCPU;

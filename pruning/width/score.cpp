@@ -18,8 +18,8 @@ void require_formula(bool there, const Criterion& criterion, const char* structu
 class Scorer {
  public:
   Scorer(const ir::Model& model, const engine::Statistics& statistics, const GradientScores& gradients, const Criterion& criterion,
-         const Widths& widths, std::uint64_t seed)
-      : model_(model), statistics_(statistics), gradients_(gradients), criterion_(criterion), widths_(widths), seed_(seed) {}
+         Aggregate aggregate, const Widths& widths, std::uint64_t seed)
+      : model_(model), statistics_(statistics), gradients_(gradients), criterion_(criterion), aggregate_(aggregate), widths_(widths), seed_(seed) {}
 
   BlockScores of(std::int64_t block) {
     const ir::BlockSizes& sizes = model_.sizes().blocks[static_cast<std::size_t>(block)];
@@ -32,7 +32,7 @@ class Scorer {
   }
 
   at::Tensor hidden() const {
-    HiddenPart part{.gradients = gradients_.hidden, .hidden = model_.sizes().hidden, .rng = rng(0, "hidden")};
+    HiddenPart part{.gradients = gradients_.hidden, .aggregate = aggregate_, .hidden = model_.sizes().hidden, .rng = rng(0, "hidden")};
     for (const ir::TensorSpec& spec : model_.tensors()) {
       if (!criterion_.wants.window_mean_abs || spec.block < 0 || !is_stream_norm(spec.name)) continue;
       const std::string site = spec.name.ends_with(".attn.norm") ? ".attn.q.in" : ".ffn.up.in";
@@ -56,20 +56,21 @@ class Scorer {
     const std::string prefix = "block." + std::to_string(block) + ".ffn.";
     return criterion_.ffn({.gate = tensor(prefix + "gate"), .up = tensor(prefix + "up"), .down = tensor(prefix + "down"),
                            .inputs = inputs_of(statistics_, prefix + "down", criterion_.wants), .gradients = gradients_of(block).ffn,
-                           .keep = *widths_.ffn, .rng = rng(block, "ffn")});
+                           .aggregate = aggregate_, .keep = *widths_.ffn, .rng = rng(block, "ffn")});
   }
 
   KvPart attention(std::int64_t block, const ir::BlockSizes& sizes, std::int64_t keep, const char* what) const {
     const std::string prefix = "block." + std::to_string(block) + ".attn.";
     return {.q = tensor(prefix + "q"), .k = tensor(prefix + "k"), .v = tensor(prefix + "v"), .o = tensor(prefix + "o"),
-            .inputs = inputs_of(statistics_, prefix + "o", criterion_.wants), .gradients = gradients_of(block).attention, .groups = sizes.kv,
-            .heads = sizes.q, .keep = keep, .rng = rng(block, what)};
+            .inputs = inputs_of(statistics_, prefix + "o", criterion_.wants), .gradients = gradients_of(block).attention,
+            .aggregate = aggregate_, .groups = sizes.kv, .heads = sizes.q, .keep = keep, .rng = rng(block, what)};
   }
 
   const ir::Model& model_;
   const engine::Statistics& statistics_;
   const GradientScores& gradients_;
   const Criterion& criterion_;
+  Aggregate aggregate_;
   const Widths& widths_;
   std::uint64_t seed_;
 };
@@ -86,8 +87,8 @@ void require_formulas(const Criterion& criterion, const ir::Sizes& sizes, const 
 }
 
 Scores scores_of(const ir::Model& model, const engine::Statistics& statistics, const GradientScores& gradients, const Criterion& criterion,
-                 const Widths& widths, std::uint64_t seed) {
-  Scorer scorer(model, statistics, gradients, criterion, widths, seed);
+                 Aggregate aggregate, const Widths& widths, std::uint64_t seed) {
+  Scorer scorer(model, statistics, gradients, criterion, aggregate, widths, seed);
   Scores out;
   for (std::int64_t i = 0; i < model.blocks(); ++i) {
     cancel_point("nothing was written");

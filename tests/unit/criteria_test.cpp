@@ -50,12 +50,6 @@ at::Tensor gradient_rows(const std::string& kind, const char* name, bool rows) {
   return tensor_scores(by.at(kind), weight(name), each.mean(0), each.square().mean(0), rows);
 }
 
-Aggregate aggregate_from(const std::string& name) {
-  const std::map<std::string, Aggregate> by = {{"sum", Aggregate::Sum}, {"prod", Aggregate::Prod}, {"max", Aggregate::Max},
-                                               {"mean", Aggregate::Mean}, {"first", Aggregate::First}, {"last", Aggregate::Last}};
-  return by.at(name);
-}
-
 // `kind` fills the gradients where it is one of the gradient scores.
 FfnPart golden_ffn(const std::string& kind = "") {
   FfnPart part{.gate = weight("gate"), .up = weight("up"), .down = weight("down"), .inputs = inputs("down"), .rng = Rng(1)};

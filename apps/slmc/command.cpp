@@ -49,6 +49,8 @@ std::string spelled(const Option& option) {
   return option.letter ? fmt::format("-{}/{}", option.letter, name) : name;
 }
 
+constexpr std::size_t kWidestChoices = 100;      // a line of help
+
 std::string option_value(const Option& option) {
   if (!option.value.empty()) return option.value;
   switch (option.setting.type) {
@@ -57,7 +59,10 @@ std::string option_value(const Option& option) {
     case stage::Type::Number: return "X";
     case stage::Type::Boolean: return "";
     case stage::Type::Text: return "TEXT";
-    case stage::Type::Choice: return fmt::format("{}", fmt::join(option.setting.choices, "|"));
+    case stage::Type::Choice: {
+      const std::string all = fmt::format("{}", fmt::join(option.setting.choices, "|"));
+      return all.size() <= kWidestChoices ? all : "NAME";          // then the methods below the options name them
+    }
     case stage::Type::Path: return "FILE";
     case stage::Type::Model: return "MODEL";
     case stage::Type::Bytes: return "SIZE";

@@ -1,4 +1,4 @@
-// prune, drop, distill, train, quantize: a stage of the registry as a command. Options come from its settings table, and what runs
+// prune, drop, shear, distill, train, quantize: a stage of the registry as a command. Options come from its settings table, and what runs
 // is a recipe of one stage.
 #include <fmt/format.h>
 
@@ -120,6 +120,7 @@ std::vector<Option> options_for(const stage::StageInfo& info) {
 std::string example_line(const stage::StageInfo& info) {
   static const std::map<std::string, std::string> known = {
       {"prune", "slmc prune models/m.gguf -o out/narrow --ffn 1280 --calib configs/data/calib.jsonl"},
+      {"shear", "slmc shear models/m.gguf -o out/sheared --ffn 1024 --tokens 2M --train configs/data/train/wiki.jsonl"},
       {"drop", "slmc drop models/m.gguf -o out/shallow --layers 3 --calib configs/data/calib.jsonl"},
       {"distill", "slmc distill out/narrow -o out/healed --teacher models/m.gguf --tokens 60k --train configs/data/train/wiki.jsonl"},
       {"train", "slmc train out/narrow -o out/trained --tokens 60k --train configs/data/train/wiki.jsonl"},

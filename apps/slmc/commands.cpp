@@ -9,7 +9,7 @@ namespace {
 // The stages that are commands, in the order of a recipe.
 std::vector<Command> stage_commands() {
   std::vector<Command> out;
-  for (const char* name : {"drop", "prune", "distill", "train", "quantize"}) out.push_back(stage_command(*registry().find(name)));
+  for (const char* name : {"drop", "prune", "shear", "distill", "train", "quantize"}) out.push_back(stage_command(*registry().find(name)));
   return out;
 }
 

@@ -63,6 +63,7 @@ std::string ProgressLine::render(const Progress& progress, double now) const {
   bool speed_given = false;
   for (const auto& [name, value] : progress.metrics) {
     if (name == "seconds_left" || name == "peak_bytes") continue;        // the line has an estimate of its own, the table the memory
+    if (name.find('.') != name.npos) continue;                           // details: "ffn.lambda" is for the events and the result
     out += "  " + metric_text(name, value);
     speed_given = speed_given || name.ends_with("_per_s");
   }

@@ -5,6 +5,7 @@
 #include "distillation/train_info.h"
 #include "pruning/drop_info.h"
 #include "pruning/prune_info.h"
+#include "pruning/shear_info.h"
 #include "quantization/quantize_info.h"
 
 namespace slmc::cli {
@@ -14,6 +15,7 @@ stage::Registry make() {
   stage::Registry out;
   out.add(pruning::drop_info());
   out.add(pruning::prune_info());
+  out.add(pruning::shear_info());
   out.add(distillation::distill_info());
   out.add(distillation::train_info());
   out.add(quantization::quantize_info());

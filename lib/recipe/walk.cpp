@@ -113,7 +113,7 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
     return;
   }
   check_align(entry, effect, size, problems);
-  if (effect.axis == "hidden") {
+  if (effect.axis == "hidden" || effect.axis == "block") {
     plan.take[effect.axis] = first(size);
     return;
   }

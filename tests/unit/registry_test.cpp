@@ -8,6 +8,7 @@
 #include "distillation/train_info.h"
 #include "pruning/drop_info.h"
 #include "pruning/prune_info.h"
+#include "pruning/shear_info.h"
 #include "quantization/quantize_info.h"
 #include "stage/info.h"
 
@@ -18,6 +19,7 @@ stage::Registry everything() {
   stage::Registry registry;
   registry.add(pruning::drop_info());          // add() checks names, defaults, choices, methods and effects
   registry.add(pruning::prune_info());
+  registry.add(pruning::shear_info());
   registry.add(distillation::distill_info());
   registry.add(distillation::train_info());
   registry.add(quantization::quantize_info());
@@ -25,7 +27,7 @@ stage::Registry everything() {
 }
 
 TEST(Registry, RecordsOfMethodFoldersAreSound) {
-  EXPECT_EQ(everything().names(), (std::vector<std::string>{"drop", "prune", "distill", "train", "quantize"}));
+  EXPECT_EQ(everything().names(), (std::vector<std::string>{"drop", "prune", "shear", "distill", "train", "quantize"}));
 }
 
 // A list of blocks is not searched for; without healing nothing looks at text.

@@ -6,8 +6,9 @@ namespace slmc::engine {
 
 std::int64_t predictions(const Batch& batch) { return next_tokens(batch).ge(0).sum().item<std::int64_t>(); }
 
-at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute) {
+at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute, const Gates* gates) {
   Pass pass;
+  pass.gates = gates;
   pass.document = batch.document;
   pass.recompute = recompute;
   return hidden_states(model.arch, model.weights, batch.ids, pass);

@@ -24,6 +24,6 @@ class NextToken : public Task {
 std::int64_t predictions(const Batch& batch);
 
 // Last hidden states [B, T, hidden] of a batch, for training.
-at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute);
+at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute, const Gates* gates = nullptr);
 
 }  // namespace slmc::engine

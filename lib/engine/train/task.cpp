@@ -4,6 +4,8 @@
 
 namespace slmc::engine {
 
+void Task::begin_step(std::int64_t, std::int64_t) {}
+
 at::Tensor next_tokens(const Batch& batch) {
   const std::int64_t last = batch.ids.size(1) - 1;
   at::Tensor next = at::full_like(batch.ids, -1);

@@ -29,6 +29,8 @@ class Task {
   virtual std::vector<std::string> terms() const = 0;
   // How many predictions of the batch count. Known without a forward pass: all micro-batches of a step share one normaliser.
   virtual std::int64_t count(const Batch& batch) const = 0;
+  // Called before the micro-batches of update `step` (from 0) of `steps`; again for the same step after a checkpoint was taken up.
+  virtual void begin_step(std::int64_t step, std::int64_t steps);
   // Forward and backward of one micro-batch: adds scale * d(sum of the loss over counted predictions)/d(parameter) to the gradients of
   // all parameters, and returns the sums of terms(), not scaled, never means. `progress` in [0, 1) is the share of the run that is done.
   virtual std::vector<double> add_gradients(const Batch& batch, double scale, double progress) = 0;

@@ -68,6 +68,7 @@ class Run {
  private:
   // Gradients of one step over all micro-batches and ranks, divided by the number of predictions that count.
   StepLoss accumulate() {
+    task_.begin_step(state_.step, settings_.schedule.steps);
     const std::int64_t share = settings_.batch / communicator_.size(), first = state_.windows + communicator_.rank() * share;
     std::vector<Batch> parts;
     double counted = 0;

@@ -138,9 +138,18 @@ Json train_and_write(OpContext& context, const TrainingJob& job) {
   const auto groups = parameter_groups(model.weights, s.number("weight_decay"), patterns(s));
   const auto task = job.task(model);
   const WindowBatches batches(source, s.boolean("documents"), context.device);
+  std::vector<ParameterGroup> all = groups;
+  if (job.own) {
+    for (ParameterGroup& group : job.own(peak)) all.push_back(std::move(group));
+  }
   Single alone;
-  const TrainResult result = train(*task, groups, batches, run, alone, context.events);
-  ir::write_hf(with_values(job.base, groups), context.job.out, written_type(s), context.writing());
+  const TrainResult result = train(*task, all, batches, run, alone, context.events);
+  const ir::Model trained = with_values(job.base, groups);
+  if (job.write) {
+    job.write(trained, written_type(s));
+  } else {
+    ir::write_hf(trained, context.job.out, written_type(s), context.writing());
+  }
 
   Json fields = to_json(result, task->terms());
   fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * seq}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},

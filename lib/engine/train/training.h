@@ -2,8 +2,10 @@
 // What the training stages share: settings into a run, the run itself, and its result as a model folder.
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "engine/op.h"
+#include "engine/train/adamw.h"
 #include "engine/train/task.h"
 
 namespace slmc::engine {
@@ -26,6 +28,10 @@ struct TrainingJob {
   double removed = 0;                                                      // for lr: auto
   std::string teacher;                                                     // its content hash; empty without one
   std::function<std::unique_ptr<Task>(Loaded&)> task;      // of the loaded base
+  // Parameters that the task trains besides the model's, for this peak rate; asked for after `task`. May be empty.
+  std::function<std::vector<ParameterGroup>(double peak)> own;
+  // Writes the result to job.out; empty: ir::write_hf.
+  std::function<void(const ir::Model& trained, DType type)> write;
 };
 
 // Trains and writes the model folder job.out. Returns the fields of the result event: curve, tokens, speed, resolved settings.

@@ -53,6 +53,12 @@ class TokenCache {
   std::unordered_map<std::int64_t, std::list<std::pair<std::int64_t, SharedIds>>::iterator> places_;
 };
 
+std::vector<double> weights_of(const DataSpec& spec) {
+  std::vector<double> out;
+  for (const DomainSpec& domain : spec.domains) out.push_back(domain.weight);
+  return out;
+}
+
 struct Epoch {  // a domain's documents in the order of one epoch
   std::int64_t number = -1;
   std::vector<std::int64_t> order;   // [documents]
@@ -61,48 +67,14 @@ struct Epoch {  // a domain's documents in the order of one epoch
 
 }  // namespace
 
-namespace {
-
-double turn_time(std::int64_t had, double share) { return (static_cast<double>(had) + 0.5) / share; }
-
-std::size_t next_domain(const std::vector<double>& shares, const std::vector<std::int64_t>& had) {
-  std::size_t first = 0;
-  for (std::size_t d = 1; d < shares.size(); ++d)
-    if (turn_time(had[d], shares[d]) < turn_time(had[first], shares[first])) first = d;
-  return first;
-}
-
-}  // namespace
-
-std::vector<std::int64_t> turns_before(const std::vector<double>& shares, std::int64_t index) {
-  // Start with a few windows less than each domain's share, which it has had for certain, and deal out the
-  // rest in order.
-  const auto slack = static_cast<std::int64_t>(shares.size()) + 2;
-  std::vector<std::int64_t> had;
-  for (const double share : shares)
-    had.push_back(std::max<std::int64_t>(
-        0, static_cast<std::int64_t>(std::floor(static_cast<double>(index) * share)) - slack));
-  for (std::int64_t dealt = std::accumulate(had.begin(), had.end(), std::int64_t{0}); dealt < index; ++dealt)
-    ++had[next_domain(shares, had)];
-  return had;
-}
-
-std::pair<std::int32_t, std::int64_t> turn(const std::vector<double>& shares, std::int64_t index) {
-  const std::vector<std::int64_t> had = turns_before(shares, index);
-  const std::size_t domain = next_domain(shares, had);
-  return {static_cast<std::int32_t>(domain), had[domain]};
-}
-
 struct WindowSource::State {
   State(DataSpec given, const text::Tokenizer& the_tokenizer, std::int64_t cache_bytes)
       : spec(std::move(given)),
         tokenizer(the_tokenizer),
         separator(tokenizer.end_of_text()),
+        mixture(weights_of(spec)),
         cache(cache_bytes) {
-    double total = 0;
-    for (const DomainSpec& domain : spec.domains) total += domain.weight;
     for (const DomainSpec& domain : spec.domains) {
-      shares.push_back(domain.weight / total);
       domains.push_back(std::make_unique<Domain>(domain));
       domains.back()->first = count;
       count += domains.back()->documents.count();
@@ -183,7 +155,7 @@ struct WindowSource::State {
   DataSpec spec;
   text::Tokenizer tokenizer;
   std::optional<std::int32_t> separator;
-  std::vector<double> shares;
+  Mixture mixture;
   std::vector<std::unique_ptr<Domain>> domains;
   std::int64_t count = 0;  // documents of all domains
   mutable TokenCache cache;
@@ -192,16 +164,25 @@ struct WindowSource::State {
 WindowSource::WindowSource(DataSpec spec, const text::Tokenizer& tokenizer, std::int64_t cache_bytes)
     : state_(std::make_shared<const State>(std::move(spec), tokenizer, cache_bytes)) {}
 
-Window WindowSource::at(std::int64_t index) const {
-  SLMC_CHECK(index >= 0);
-  const auto [domain, own] = turn(state_->shares, index);
+Window WindowSource::of_domain(std::int32_t domain, std::int64_t own) const {
+  SLMC_CHECK(own >= 0);
   Window window;
   window.domain = domain;
   window.ids.reserve(static_cast<std::size_t>(state_->spec.seq));
   window.document.reserve(static_cast<std::size_t>(state_->spec.seq));
-  state_->fill(window, *state_->domains[static_cast<std::size_t>(domain)], own * state_->spec.seq);
+  state_->fill(window, *state_->domains.at(static_cast<std::size_t>(domain)), own * state_->spec.seq);
   return window;
 }
+
+Window WindowSource::at(std::int64_t index) const { return at(index, state_->mixture); }
+
+Window WindowSource::at(std::int64_t index, const Mixture& mixture) const {
+  SLMC_CHECK(index >= 0);
+  const auto [domain, own] = mixture.turn(index);
+  return of_domain(domain, own);
+}
+
+const Mixture& WindowSource::mixture() const { return state_->mixture; }
 
 std::int64_t WindowSource::tokens_per_epoch() const {
   std::int64_t total = 0;
@@ -209,8 +190,10 @@ std::int64_t WindowSource::tokens_per_epoch() const {
   return total;
 }
 
-std::vector<double> WindowSource::epochs_after(std::int64_t windows) const {
-  const std::vector<std::int64_t> had = turns_before(state_->shares, windows);
+std::vector<double> WindowSource::epochs_after(std::int64_t windows) const { return epochs_after(windows, state_->mixture); }
+
+std::vector<double> WindowSource::epochs_after(std::int64_t windows, const Mixture& mixture) const {
+  const std::vector<std::int64_t> had = mixture.turns_before(windows);
   std::vector<double> epochs;
   for (std::size_t d = 0; d < had.size(); ++d)
     epochs.push_back(static_cast<double>(had[d] * state_->spec.seq) /

@@ -6,9 +6,7 @@
 //   end-of-text id, then
 //                         those of epoch 1 in another order, and so on without a gap
 //   window k of a domain  tokens [k seq, (k + 1) seq) of its stream: no token is left out or padded
-//   window i of the data  the domains take turns: a domain of share p has its k-th window at time (k + 1/2) /
-//   p, and windows
-//                         come in the order of time (of equal times, the first domain)
+//   window i of the data  the domains take turns by their weights (mixture.h)
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -17,6 +15,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "data/mixture.h"
 #include "text/tokenizer.h"
 
 namespace slmc::data {
@@ -55,12 +54,6 @@ struct Window {
   std::int32_t domain = 0;  // index into DataSpec::domains
 };
 
-// How many of the first `index` windows each domain has, and whose turn the next one is, with that domain's
-// count so far. `shares` are positive and sum to 1; after n windows a domain of share p has had n p of them,
-// give or take one for each two domains.
-std::vector<std::int64_t> turns_before(const std::vector<double>& shares, std::int64_t index);
-std::pair<std::int32_t, std::int64_t> turn(const std::vector<double>& shares, std::int64_t index);
-
 // Tokenizes every document once to count its tokens (in parallel, same result for any number of threads) and
 // keeps what fits in `cache_bytes`; the other documents are tokenized again when a window needs them.
 class WindowSource {
@@ -68,9 +61,13 @@ class WindowSource {
   WindowSource(DataSpec spec, const text::Tokenizer& tokenizer,
                std::int64_t cache_bytes = std::int64_t{256} << 20);  // Error(Data)
   Window at(std::int64_t index) const;                               // index >= 0; from any thread
+  Window at(std::int64_t index, const Mixture& mixture) const;       // with shares that change over time (mixture.h)
+  Window of_domain(std::int32_t domain, std::int64_t own) const;     // the domain's own window number `own`
+  const Mixture& mixture() const;                                    // of the settings' weights
   std::int64_t tokens_per_epoch() const;  // of all domains, end-of-text ids included
   std::vector<double> epochs_after(
       std::int64_t windows) const;  // per domain: how often its tokens have been seen
+  std::vector<double> epochs_after(std::int64_t windows, const Mixture& mixture) const;
   const DataSpec& spec() const;
 
  private:

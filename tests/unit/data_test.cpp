@@ -137,7 +137,7 @@ TEST_F(DataTest, SameWindowsForAnyThreadsAnyOrderAnyCache) {
   EXPECT_EQ(all(1, 300, true), expected);
 }
 
-TEST(Mixture, EveryPrefixHoldsTheShares) {
+TEST(StaticMixture, EveryPrefixHoldsTheShares) {
   const std::vector<std::vector<double>> mixtures = {{1.0},
                                                      {0.5, 0.5},
                                                      {2.0 / 3, 1.0 / 3},
@@ -145,17 +145,18 @@ TEST(Mixture, EveryPrefixHoldsTheShares) {
                                                      {0.9999, 0.0001},
                                                      std::vector<double>(10, 0.1)};
   for (const std::vector<double>& shares : mixtures) {
+    const Mixture mixture(shares);
     std::vector<std::int64_t> had(shares.size());
     for (std::int64_t i = 0; i < 12000; ++i) {
-      ASSERT_EQ(turns_before(shares, i), had);
-      const auto [domain, own] = turn(shares, i);
+      ASSERT_EQ(mixture.turns_before(i), had);
+      const auto [domain, own] = mixture.turn(i);
       ASSERT_EQ(own, had[static_cast<std::size_t>(domain)]++);
       for (std::size_t d = 0; d < shares.size(); ++d)
         ASSERT_LE(std::abs(static_cast<double>(had[d]) - shares[d] * static_cast<double>(i + 1)),
                   0.5 + static_cast<double>(shares.size()) / 2);
     }
   }
-  const auto far = turns_before({0.6, 0.4}, 5'000'000'000);
+  const auto far = Mixture({0.6, 0.4}).turns_before(5'000'000'000);
   EXPECT_EQ(far[0] + far[1], 5'000'000'000);
   EXPECT_LE(std::abs(far[0] - 3'000'000'000), 2);
 }

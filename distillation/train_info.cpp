@@ -12,11 +12,11 @@ const stage::StageInfo& train_info() {
       .summary = "train on the next token of a text: recovery after a cut, or a small model from scratch",
       .needs = {.train = true},
       .output = "hf",
-      .settings = stage::training_settings({
+      .settings = stage::training_settings(stage::with_domain_settings({
           {.name = "init", .type = Type::Choice, .fallback = "model",
            .help = "Where weights start: those of the model, or random ones for a folder that has config.json and a tokenizer.",
            .choices = {"model", "random"}},
-      }),
+      })),
       .methods = {{.setting = "init", .name = "model", .summary = "go on from the model's weights"},
                   {.setting = "init",
                    .name = "random",

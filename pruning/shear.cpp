@@ -25,11 +25,6 @@ std::optional<std::int64_t> size(const stage::Settings& settings, const char* na
   return settings.has(name) ? std::optional(settings.integer(name)) : std::nullopt;
 }
 
-double removed_by(const ir::Model& model, const Masks& masks) {
-  const auto parameters = [](const ir::Model& m) { return static_cast<double>(ir::cost(m).parameters); };
-  return 1 - parameters(ir::apply(masks.plan(model), model)) / parameters(model);
-}
-
 // OUT/masks/masks.safetensors: log alpha under the gate's name, the settled mask under NAME.z. In a folder of its own, because some
 // readers take every .safetensors file beside the weights for weights.
 void write_masks(const std::filesystem::path& out, const Masks& masks) {
@@ -70,7 +65,9 @@ Json run_shear(engine::OpContext& context) {
   const ir::Plan shape = masks.plan(model);
   ir::require_ok(ir::check(shape, model), "hf");
   engine::TrainingJob job{.base = model};
-  job.removed = removed_by(model, masks);
+  job.parameters = ir::cost(ir::apply(shape, model)).parameters;
+  job.removed = 1 - static_cast<double>(job.parameters) / static_cast<double>(ir::cost(model).parameters);
+  job.gates = [&] { return masks.settled(); };
   job.task = [&](engine::Loaded& loaded) { return std::make_unique<Shear>(loaded, masks, s.number("ramp"), s.boolean("recompute")); };
   job.own = [&](double peak) { return masks.groups(s.number("mask_lr") / peak, s.number("multiplier_lr") / peak); };
   job.write = [&](const ir::Model& trained, DType type) {

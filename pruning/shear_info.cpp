@@ -13,7 +13,7 @@ const stage::StageInfo& shear_info() {
       .summary = "learn, while training, which parts of the model stay until it has exactly the given shape [Xia et al. 2023, arXiv:2310.06694]",
       .needs = {.train = true},
       .output = "hf",
-      .settings = stage::training_settings({
+      .settings = stage::training_settings(stage::with_domain_settings({
           {.name = "hidden", .type = Type::Integer, .help = "Width of the residual stream that stays; unset keeps all.", .least = 1, .most = 1 << 24,
            .unit = "channels"},
           {.name = "blocks", .type = Type::Integer, .help = "How many blocks stay; unset keeps all.", .least = 1, .most = 1 << 16, .unit = "blocks"},
@@ -32,7 +32,7 @@ const stage::StageInfo& shear_info() {
            .most = 1e3},
           {.name = "ramp", .type = Type::Number, .fallback = "0.2", .help = "Share of the updates in which the wanted sizes go from the model's to the target's.",
            .least = 0, .most = 1},
-      }),
+      })),
       .effects = {{Effect::Kind::Resize, "hidden", "hidden"},
                   {Effect::Kind::Resize, "blocks", "block"},
                   {Effect::Kind::Resize, "kv", "kv"},

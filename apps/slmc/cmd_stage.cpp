@@ -21,6 +21,15 @@ bool may_need(const stage::StageInfo& info, bool stage::Needs::*what) {
   return info.needs.*what || std::any_of(info.methods.begin(), info.methods.end(), in);
 }
 
+// Sections of data have no form on a command line: settings that take one are for recipes.
+std::vector<stage::Setting> command_settings(const stage::StageInfo& info) {
+  std::vector<stage::Setting> out;
+  for (const stage::Setting& s : info.settings) {
+    if (s.type != stage::Type::Data) out.push_back(s);
+  }
+  return out;
+}
+
 std::vector<Option> data_options(const stage::StageInfo& info) {
   const bool calib = may_need(info, &stage::Needs::calib), train = may_need(info, &stage::Needs::train);
   std::vector<Option> out;
@@ -59,7 +68,7 @@ recipe::StageRequest request_of(const Context& context, const stage::StageInfo& 
   out.model = context.args.text("MODEL");
   out.folder = context.around.folder;
   out.seed = static_cast<std::uint64_t>(context.args.integer("seed"));
-  for (const stage::Setting& s : info.settings) {
+  for (const stage::Setting& s : command_settings(info)) {
     if (context.args.has(s.name)) out.settings[s.name] = context.args.text(s.name);
   }
   follow_output(info, context.args, out.settings);
@@ -112,7 +121,7 @@ int run_stage(Context& context) {
 std::vector<Option> options_for(const stage::StageInfo& info) {
   std::vector<Option> out = {required(path_option("output", 'o', "OUT", "Folder, or .gguf file where the stage can write one, for the result.")),
                              flag_option("print_recipe", 0, "Print the recipe of this one stage and run nothing.")};
-  for (Option& option : options_of(info.settings, "Settings, as in a recipe's `with`")) out.push_back(std::move(option));
+  for (Option& option : options_of(command_settings(info), "Settings, as in a recipe's `with`")) out.push_back(std::move(option));
   for (Option& option : data_options(info)) out.push_back(std::move(option));
   return out;
 }

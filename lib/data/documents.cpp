@@ -63,6 +63,9 @@ Documents::Documents(const DomainSpec& domain) : field_(domain.field) {
     const auto skipped = static_cast<std::size_t>(
         std::min<std::int64_t>(domain.skip_last, static_cast<std::int64_t>(places_.size() - before)));
     places_.resize(places_.size() - skipped);
+    const auto own = static_cast<std::int64_t>(places_.size() - before);
+    if (domain.only_last > 0 && own > domain.only_last)
+      places_.erase(places_.begin() + static_cast<std::ptrdiff_t>(before), places_.end() - domain.only_last);
   }
 }
 

@@ -29,10 +29,11 @@ struct DomainSpec {
   double weight = 1.0;  // > 0; relative share of windows
   std::string field = "text";
   std::int64_t skip_last = 0;  // documents at each file's end never used (kept for evaluation)
+  std::int64_t only_last = 0;  // only so many documents at each file's end, after skip_last; 0 = all
 };
 
-// {files: [...], samples: 128, seq: 512, field, skip_last, seed} or {mix: {wiki: {files, weight, field,
-// skip_last}, ...}, seq, samples, seed}; only `files` is required. One domain without `mix` is called "data".
+// {files: [...], samples: 128, seq: 512, field, skip_last, only_last, seed} or {mix: {wiki: {files,
+// weight, field, skip_last, only_last}, ...}, seq, samples, seed}; only `files` is required. One domain without `mix` is called "data".
 struct DataSpec {
   std::vector<DomainSpec> domains;
   std::int64_t seq = 512;    // tokens per window

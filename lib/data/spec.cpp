@@ -19,6 +19,9 @@ DomainSpec domain_from(Fields& fields, std::string name) {
   domain.skip_last = fields.integer_or("skip_last", 0);
   if (domain.skip_last < 0)
     fields.fail("skip_last", "must be at least 0, but is " + std::to_string(domain.skip_last));
+  domain.only_last = fields.integer_or("only_last", 0);
+  if (domain.only_last < 0)
+    fields.fail("only_last", "must be at least 0, but is " + std::to_string(domain.only_last));
   return domain;
 }
 
@@ -27,6 +30,7 @@ Json domain_json(const DomainSpec& domain) {
   for (const auto& file : domain.files) json["files"].push_back(file.string());
   if (domain.field != "text") json["field"] = domain.field;
   if (domain.skip_last) json["skip_last"] = domain.skip_last;
+  if (domain.only_last) json["only_last"] = domain.only_last;
   return json;
 }
 
@@ -96,6 +100,7 @@ std::string content_hash(const DataSpec& spec) {
     add(domain.field);
     hash.add_number(std::bit_cast<std::uint64_t>(domain.weight))
         .add_number(static_cast<std::uint64_t>(domain.skip_last));
+    if (domain.only_last) add("only_last " + std::to_string(domain.only_last));
     hash.add_number(domain.files.size());
     for (const auto& file : domain.files) {
       add(file.extension() == ".jsonl" ? "jsonl" : "text");

@@ -27,6 +27,14 @@ Setting skip_last_setting() {
           .most = 1e9,
           .unit = "documents"};
 }
+Setting only_last_setting() {
+  return {.name = "only_last",
+          .type = Type::Integer,
+          .help = "Only so many documents at each file's end, after skip_last.",
+          .least = 1,
+          .most = 1e9,
+          .unit = "documents"};
+}
 Setting licence_setting() {
   return {.name = "licence", .type = Type::Text, .help = "Goes into the lineage."};
 }
@@ -61,6 +69,7 @@ void decode_files(const Node& map, const std::string& where, const DecodeContext
 void put_common(const stage::Settings& settings, const std::string& domain, Json& out, DataSection& section) {
   if (settings.has("field")) out["field"] = settings.text("field");
   if (settings.has("skip_last")) out["skip_last"] = settings.integer("skip_last");
+  if (settings.has("only_last")) out["only_last"] = settings.integer("only_last");
   if (settings.has("licence")) section.licences[domain] = settings.text("licence");
 }
 
@@ -101,6 +110,7 @@ const std::vector<Setting>& data_table() {
        .most = 1e12},
       field_setting(),
       skip_last_setting(),
+      only_last_setting(),
       {.name = "seed",
        .type = Type::Integer,
        .help = "Order of documents; the recipe's seed unless given.",
@@ -120,6 +130,7 @@ const std::vector<Setting>& domain_table() {
        .most = 1e6},
       field_setting(),
       skip_last_setting(),
+      only_last_setting(),
       licence_setting(),
   };
   return table;
@@ -153,7 +164,7 @@ DataSection decode_data(const Node& node, const std::string& name, std::uint64_t
   }
   if (has_mix) {
     out["mix"] = Json::object();
-    for (const char* key : {"field", "skip_last"}) {
+    for (const char* key : {"field", "skip_last", "only_last"}) {
       if (node.find(key))
         context.problems.push_back(
             {fmt::format("the key '{}' must stand in a domain of 'mix', but stands beside it", key),

@@ -57,6 +57,9 @@ Json lineage_entry(const RunState& state, std::size_t i, const Json& result, con
   }
   out["resolved"] =
       result.contains("resolved") && result["resolved"].is_object() ? result["resolved"] : Json::object();
+  for (const char* what : {"domains", "references"}) {      // weights of the training data over time, and what they followed
+    if (result.contains(what)) out[what] = result[what];
+  }
   out["key"] = forecast.key;
   out["inputs"] = Json::object();
   for (const auto& [name, input] : forecast.models)

@@ -73,6 +73,7 @@ Json domain_json(const Json& spec, const fs::path& folder, const DataSection& se
   if (spec.value("weight", 1.0) != 1.0) out["weight"] = spec["weight"];
   if (spec.value("field", "text") != "text") out["field"] = spec["field"];
   if (spec.value("skip_last", 0) != 0) out["skip_last"] = spec["skip_last"];
+  if (spec.contains("only_last")) out["only_last"] = spec["only_last"];
   const auto licence = section.licences.find(domain);
   if (licence != section.licences.end()) out["licence"] = licence->second;
   return out;

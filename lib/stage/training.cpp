@@ -41,4 +41,35 @@ std::vector<Setting> training_settings(std::vector<Setting> own) {
   return all;
 }
 
+std::vector<Setting> with_domain_settings(std::vector<Setting> own) {
+  std::vector<Setting> all = std::move(own);
+  const std::vector<std::string> dynamic = {"doremi", "bandit"};
+  const std::vector<Setting> shared = {
+      {.name = "domains", .type = Type::Choice, .fallback = "constant",
+       .help = "Weights of the training data's domains over time: as given; or following how far each is behind its reference loss, times exp of it (doremi) or "
+               "softmax of both (bandit) [Xia et al. 2023, arXiv:2310.06694].",
+       .choices = {"constant", "doremi", "bandit"}},
+      {.name = "valid", .type = Type::Data, .help = "Held-out text of the same domains, `samples` windows of each, to measure losses on.", .only_beside = "domains",
+       .only_values = dynamic},
+      {.name = "reference", .type = Type::Model, .help = "The model whose losses on `valid` are the references: the one that this was cut from.",
+       .only_beside = "domains", .only_values = dynamic},
+      {.name = "reference_losses", .type = Type::Path,
+       .help = "A JSON file in place of `reference`: losses by domain, or losses of three models and more, from which a scaling law predicts this size.",
+       .only_beside = "domains", .only_values = dynamic},
+      {.name = "domains_start", .type = Type::Choice, .fallback = "data",
+       .help = "Where the weights begin: with those of the data, or with those that the model's last training ended with.", .choices = {"data", "model"},
+       .only_beside = "domains", .only_values = dynamic},
+      {.name = "domains_every", .type = Type::Integer, .fallback = "50", .help = "Updates between two changes of the weights.", .least = 1, .most = 1e15,
+       .unit = "updates", .only_beside = "domains", .only_values = dynamic},
+      {.name = "domains_clamp", .type = Type::Boolean, .fallback = "true", .help = "Domains that are ahead of their reference count as level with it.",
+       .only_beside = "domains", .only_values = dynamic},
+      {.name = "domains_rate", .type = Type::Number, .fallback = "1.0", .help = "How strongly weights follow the losses.", .least = 0, .most = 1e3,
+       .only_beside = "domains", .only_values = dynamic},
+      {.name = "domains_smooth", .type = Type::Number, .fallback = "1e-4", .help = "Share of the weights that is spread evenly after each change.", .least = 1e-8,
+       .most = 1, .only_beside = "domains", .only_values = dynamic},
+  };
+  all.insert(all.end(), shared.begin(), shared.end());
+  return all;
+}
+
 }  // namespace slmc::stage

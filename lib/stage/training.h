@@ -9,4 +9,7 @@ namespace slmc::stage {
 // `own` first, then tokens, lr, batch_tokens, schedule and the rest.
 std::vector<Setting> training_settings(std::vector<Setting> own);
 
+// What stages that train on the next token have besides: weights of domains that follow their losses. To be handed to training_settings.
+std::vector<Setting> with_domain_settings(std::vector<Setting> own);
+
 }  // namespace slmc::stage

@@ -161,6 +161,21 @@ TEST(StaticMixture, EveryPrefixHoldsTheShares) {
   EXPECT_LE(std::abs(far[0] - 3'000'000'000), 2);
 }
 
+// skip_last on one side and only_last on the other part a file without overlap.
+TEST_F(DataTest, LastDocumentsAreForOneSideOnly) {
+  const auto file = write("five.jsonl", "{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n{\"text\":\"d\"}\n{\"text\":\"e\"}\n");
+  const auto read = [&](std::int64_t skip, std::int64_t only) {
+    DomainSpec domain{"d", {file, file}};
+    domain.skip_last = skip, domain.only_last = only;
+    return read_documents(domain);
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(read(2, 0), (Texts{"a", "b", "c", "a", "b", "c"}));
+  EXPECT_EQ(read(0, 2), (Texts{"d", "e", "d", "e"}));
+  EXPECT_EQ(read(2, 1), (Texts{"c", "c"}));
+  EXPECT_EQ(read(0, 9).size(), 10u);
+}
+
 TEST_F(DataTest, CountsAndEpochs) {
   const DataSpec s = spec(10);
   const WindowSource source(s, tokenizer());
@@ -257,7 +272,7 @@ TEST_F(DataTest, HashIsOfContentAndSettings) {
   for (const auto& change : std::vector<std::function<void(DataSpec&)>>{
            [](DataSpec& d) { d.seq = 11; }, [](DataSpec& d) { d.samples = 1; },
            [](DataSpec& d) { d.seed = 8; }, [](DataSpec& d) { d.domains.pop_back(); },
-           [](DataSpec& d) { d.domains[1].weight = 1.5; }, [](DataSpec& d) { d.domains[2].skip_last = 0; },
+           [](DataSpec& d) { d.domains[1].weight = 1.5; }, [](DataSpec& d) { d.domains[2].skip_last = 0; }, [](DataSpec& d) { d.domains[2].only_last = 1; },
            [](DataSpec& d) { d.domains[2].field = "x"; }, [](DataSpec& d) { d.domains[0].name = "x"; },
            [](DataSpec& d) { std::swap(d.domains[1].files[0], d.domains[1].files[1]); }}) {
     DataSpec changed = s;

@@ -352,6 +352,102 @@ TEST_F(ShearStage, StoppedOrKilledAnywhereAndResumedGivesTheSameBits) {
   EXPECT_GE(resumed, 4);
 }
 
+// ---- domains that follow their losses ----
+
+class DomainStage : public ShearStage {
+ protected:
+  void SetUp() override {
+    ShearStage::SetUp();
+    write_json(folder_ / "losses.json", {{"losses", {{"wiki", 4.0}, {"code", 1.0}, {"books", 4.6}}}});
+  }
+  Json dynamic(const std::string& name, Recorder& events, Json more = Json::object(), const char* mode = "doremi") {
+    Json settings = {{"ffn", 128}, {"tokens", "4k"}, {"batch_tokens", "256"}, {"micro_batch", 3}, {"lr", 1e-3}, {"save_every", 3}, {"domains", mode},
+                     {"domains_every", 4}, {"reference_losses", (folder_ / "losses.json").string()}};
+    settings.update(more);
+    Json models = Json::object();
+    if (settings.contains("reference")) models["reference"] = settings["reference"], settings.erase("reference_losses");
+    Json mix = Json::object(), valid = Json::object();
+    for (const char* domain : {"wiki", "code", "books"}) {
+      const std::string file = kRoot + "/configs/data/train/" + domain + ".jsonl";
+      mix[domain] = {{"files", {file}}, {"skip_last", 4}};
+      valid[domain] = {{"files", {file}}, {"only_last", 4}};
+    }
+    const Json json = {{"slmc_job", 1}, {"op", "shear"}, {"model", kTiny}, {"out", (folder_ / name).string()}, {"seed", 3}, {"threads", 1},
+                       {"gemm", "mkl"}, {"resume", (folder_ / (name + "-resume")).string()}, {"settings", settings}, {"models", models},
+                       {"data", {{"train", {{"mix", mix}, {"seq", 32}}}, {"valid", {{"mix", valid}, {"seq", 32}, {"samples", 3}}}}}};
+    const stage::Job job = stage::job_from_json(json, ops_.at("shear").info->settings);
+    engine::OpContext context(job, events, at::kCPU);
+    return ops_.at("shear").run(context);
+  }
+};
+
+TEST_F(DomainStage, WeightsFollowTheLossesByTheRuleAndAreKeptInTheResult) {
+  Recorder events;
+  const Json result = dynamic("out", events);
+  const Json& history = result["domains"];
+  ASSERT_EQ(history.size(), 4u);                                         // of updates 0, 4, 8, 12 of 16
+  std::map<std::string, double> w = {{"wiki", 1.0 / 3}, {"code", 1.0 / 3}, {"books", 1.0 / 3}};
+  const std::map<std::string, double> reference = {{"wiki", 4.0}, {"code", 1.0}, {"books", 4.6}};
+  for (std::size_t i = 0; i < history.size(); ++i) {
+    EXPECT_EQ(history[i]["step"], 4 * i);
+    double sum = 0;
+    for (auto& [name, weight] : w) weight *= std::exp(std::max(0.0, history[i]["losses"][name].get<double>() - reference.at(name))), sum += weight;
+    for (auto& [name, weight] : w) {
+      weight = (1 - 1e-4) * weight / sum + 1e-4 / 3;
+      EXPECT_NEAR(history[i]["weights"][name].get<double>(), weight, 1e-12);
+    }
+  }
+  EXPECT_GT(w["code"], 0.9);                                             // the one that is far behind takes over
+  const std::vector<double> epochs = result["epochs"];                   // in the order of names: books, code, wiki
+  EXPECT_GT(epochs[1], 2 * epochs[2]);
+  EXPECT_TRUE(std::any_of(events.all.begin(), events.all.end(), [](const Json& e) { return e["event"] == "note" && e["text"].get<std::string>().starts_with("domains from update 5 on: "); }));
+}
+
+TEST_F(DomainStage, ASourceModelGivesTheReferences) {
+  Recorder events;
+  const Json result = dynamic("out", events, {{"reference", kTiny}});
+  for (const auto& [name, loss] : result["references"].items()) EXPECT_NEAR(loss.get<double>(), result["domains"][0]["losses"][name].get<double>(), 2e-3) << name;
+}
+
+TEST_F(DomainStage, StoppedOrKilledAndResumedGivesTheSameBitsAndTheSameHistory) {
+  Recorder quiet;
+  const Json whole = dynamic("whole", quiet);
+  const auto all = static_cast<std::int64_t>(quiet.all.size());
+  for (const std::int64_t last : {3, 6, 10, 15}) {
+    SCOPED_TRACE(last);
+    const bool kill = last % 2;
+    const std::string name = "cut" + std::to_string(last);
+    ASSERT_LT(last, all);
+    std::int64_t seen = 0;
+    Recorder events;
+    events.each = [&] {
+      if (++seen == last) kill ? static_cast<void>(::raise(SIGKILL)) : request_cancel(2);
+    };
+    if (kill) {
+      const pid_t child = ::fork();
+      if (child == 0) dynamic(name, events), ::_exit(0);
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    } else {
+      EXPECT_THROW(dynamic(name, events), Error);
+      clear_cancel();
+    }
+    Recorder again;
+    const Json result = dynamic(name, again);
+    EXPECT_EQ(result["domains"], whole["domains"]);
+    EXPECT_TRUE(bytes(name) == bytes("whole"));
+  }
+}
+
+TEST_F(DomainStage, WhatIsMissingIsSaid) {
+  Recorder events;
+  EXPECT_THROW(dynamic("a", events, {{"reference", kTiny}, {"reference_losses", (folder_ / "losses.json").string()}, {"domains_every", 0}}), Error);
+  EXPECT_THROW(dynamic("b", events, {{"domains_start", "model"}}), Error);              // its lineage has none
+  write_json(folder_ / "losses.json", {{"losses", {{"wiki", 4.0}}}});
+  EXPECT_THROW(dynamic("c", events), Error);
+}
+
 TEST_F(ShearStage, WrongTargetsAreRefusedBeforeWork) {
   Recorder events;
   EXPECT_THROW(run("a", events, {{"ffn", 300}, {"tokens", "1k"}}), Error);

@@ -37,6 +37,7 @@ Json to_json(const TrainState& state) {
   fields_of(state, [&](const char* name, const auto& value) { json[name] = value; });
   json["curve"] = Json::array();
   for (const CurvePoint& p : state.curve) json["curve"].push_back({{"step", p.step}, {"rate", p.rate}, {"means", p.means}});
+  if (state.companion) json["companion"] = *state.companion;
   return json;
 }
 
@@ -46,6 +47,7 @@ TrainState state_from(const Json& json) {
   for (const Json& p : json.at("curve")) {
     state.curve.push_back({p.at("step").get<std::int64_t>(), p.at("rate").get<double>(), p.at("means").get<std::vector<double>>()});
   }
+  if (json.contains("companion")) state.companion = std::make_shared<const Json>(json["companion"]);
   return state;
 }
 

@@ -25,7 +25,7 @@ struct CurvePoint {
   std::vector<double> means;             // of Task::terms()
 };
 
-// The fields of a run that change; every one is listed once, in fields_of (checkpoint.cpp).
+// The fields of a run that change; every number is listed once, in fields_of (checkpoint.cpp).
 struct TrainState {
   std::int64_t step = 0;                 // updates done
   std::int64_t windows = 0;              // windows of the source used up, over all ranks
@@ -35,6 +35,7 @@ struct TrainState {
   std::vector<CurvePoint> curve;
   std::vector<double> open_sums;         // of the updates since the last point of the curve
   std::int64_t open_counted = 0;
+  SharedJson companion;                  // of TrainSettings::companion; null without one
 };
 
 // Writes the checkpoint of state.step, then removes all but the last two. Error(Resource) when the disk is full; older ones stay.

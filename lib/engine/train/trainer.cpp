@@ -43,6 +43,7 @@ class Run {
     if (!settings_.folder.empty()) {
       if (auto found = load_checkpoint(settings_.folder, adamw_.state(), identity_, events_)) {
         state_ = std::move(*found);
+        if (settings_.companion && state_.companion) settings_.companion->restore(*state_.companion);
         saved_ = state_.step;
         result.resumed = true;
         events_.note(fmt::format("goes on from the checkpoint of step {} in {}", state_.step, settings_.folder.string()));
@@ -52,6 +53,7 @@ class Run {
     begin_ = std::chrono::steady_clock::now();
     while (state_.step < settings_.schedule.steps) {
       stop_if_asked();
+      begin_step();
       const double rate = rate_at(settings_.schedule, state_.step);
       const StepLoss loss = accumulate();
       const double norm = require_finite(loss, adamw_.gradient_norm());
@@ -66,9 +68,19 @@ class Run {
   }
 
  private:
+  void begin_step() {
+    task_.begin_step(state_.step, settings_.schedule.steps);
+    if (!settings_.companion) return;
+    try {
+      settings_.companion->begin_step(state_.step, state_.windows);
+    } catch (const Error& e) {
+      if (e.kind() == ErrorKind::Interrupted) stop_if_asked();               // saves, and says so
+      throw;
+    }
+  }
+
   // Gradients of one step over all micro-batches and ranks, divided by the number of predictions that count.
   StepLoss accumulate() {
-    task_.begin_step(state_.step, settings_.schedule.steps);
     const std::int64_t share = settings_.batch / communicator_.size(), first = state_.windows + communicator_.rank() * share;
     std::vector<Batch> parts;
     double counted = 0;
@@ -164,6 +176,7 @@ class Run {
 
   void save() {
     if (settings_.folder.empty() || communicator_.rank() != 0 || saved_ == state_.step) return;
+    if (settings_.companion) state_.companion = std::make_shared<const Json>(settings_.companion->state());
     save_checkpoint(settings_.folder, state_, adamw_.state(), identity_);
     saved_ = state_.step;
   }

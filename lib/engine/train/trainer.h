@@ -17,6 +17,16 @@
 
 namespace slmc::engine {
 
+// Something that goes along with a run and has a state of its own, which checkpoints keep.
+class Companion {
+ public:
+  virtual ~Companion() = default;
+  // Before update `step` (from 0), whose first window is `window`; again for the same step after a checkpoint was taken up.
+  virtual void begin_step(std::int64_t step, std::int64_t window) = 0;
+  virtual Json state() const = 0;
+  virtual void restore(const Json& state) = 0;
+};
+
 struct TrainSettings {
   std::int64_t batch = 16;                // windows of one update, over all ranks
   std::int64_t micro_batch = 4;           // windows of one forward and backward pass
@@ -26,6 +36,7 @@ struct TrainSettings {
   std::int64_t save_every = 0;            // updates; 0 = only when asked to stop
   std::filesystem::path folder;           // of checkpoints; empty = none are written
   SharedJson identity;                    // what a checkpoint must agree with to be taken up
+  Companion* companion = nullptr;         // may be absent
 };
 
 struct TrainResult {

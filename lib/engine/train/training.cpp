@@ -7,11 +7,14 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/hash.h"
 #include "engine/kernels.h"
+#include "engine/train/domains.h"
 #include "engine/train/parameters.h"
 #include "engine/train/trainer.h"
 #include "engine/train/window_batches.h"
+#include "ir/cost.h"
 #include "ir/write.h"
 
 namespace slmc::engine {
@@ -66,7 +69,7 @@ DType written_type(const Settings& s) {
 // What a checkpoint must agree with: everything that decides the numbers, nothing that only says where files are or when to save.
 Json identity_of(OpContext& context, const TrainingJob& job, const data::WindowSource& source) {
   Json settings = to_json(context.job.settings);
-  for (const char* name : {"teacher", "save_every", "dtype"}) settings.erase(name);
+  for (const char* name : {"teacher", "reference", "reference_losses", "valid", "save_every", "dtype"}) settings.erase(name);
   Json identity = {{"model", job.base.content_hash()},
                    {"data", data::content_hash(source.spec())},
                    {"tokenizer", job.base.tokenizer()->content_hash()},
@@ -88,8 +91,7 @@ void keep_kernels(OpContext& context) {
   if ((before == "mkl" || before == "onednn") && before != to_string(current_kernels().gemm)) choose_kernels(before);
 }
 
-void warn_of_epochs(OpContext& context, const data::WindowSource& source, std::int64_t windows) {
-  const std::vector<double> epochs = source.epochs_after(windows);
+void warn_of_epochs(OpContext& context, const data::WindowSource& source, const std::vector<double>& epochs) {
   for (std::size_t i = 0; i < epochs.size(); ++i) {
     if (epochs[i] > 4) {
       context.events.warning(fmt::format("the domain '{}' will be read {:.1f} times; beyond four, more text helps more than more steps",
@@ -97,6 +99,76 @@ void warn_of_epochs(OpContext& context, const data::WindowSource& source, std::i
     }
   }
 }
+
+// ---- domains that follow their losses ----
+
+constexpr std::int64_t kValidWindows = 16;                  // of each domain, where `valid` gives no samples
+
+std::vector<std::string> names_of(const data::DataSpec& spec) {
+  std::vector<std::string> out;
+  for (const data::DomainSpec& domain : spec.domains) out.push_back(domain.name);
+  return out;
+}
+
+data::WindowSource valid_source(OpContext& context, const data::WindowSource& trained, const text::Tokenizer& tokenizer) {
+  if (!context.job.data->contains("valid")) {
+    throw Error(ErrorKind::Recipe, "weights of domains that follow losses must have held-out text under 'valid', but have none");
+  }
+  data::DataSpec spec = data::data_spec_from_json((*context.job.data)["valid"], "the job", "data.valid");
+  if (spec.samples == 0) spec.samples = kValidWindows;
+  return {matching_domains(std::move(spec), trained.spec()), tokenizer};
+}
+
+// The losses that domains should reach, and what is said about where they come from.
+data::References references_of(OpContext& context, const TrainingJob& job, const data::WindowSource& valid) {
+  const Settings& s = context.job.settings;
+  const std::vector<std::string> names = names_of(valid.spec());
+  if (s.has("reference") == s.has("reference_losses")) {
+    throw Error(ErrorKind::Recipe, fmt::format("weights of domains that follow losses must have 'reference' or 'reference_losses', but have {}",
+                                               s.has("reference") ? "both" : "neither"));
+  }
+  if (s.has("reference_losses")) {
+    const std::string& file = s.text("reference_losses");
+    const std::int64_t parameters = job.parameters > 0 ? job.parameters : ir::cost(job.base).parameters;
+    data::References out = data::references_from_json(read_json(file, ErrorKind::Data), file, names, static_cast<double>(parameters));
+    for (const auto& [name, law] : out.laws) {
+      context.events.note(fmt::format("{}: loss {:.4f} + {:.4f} / (N / 1e9)^{:.4f}; at {} parameters a change of the given losses moves it {:.1f}-fold", name, law.c,
+                                      law.a, law.b, parameters, out.sensitivities.at(name)));
+    }
+    return out;
+  }
+  const ir::Model model = context.other("reference");
+  if (!model.tokenizer() || model.tokenizer()->content_hash() != job.base.tokenizer()->content_hash()) {
+    throw Error(ErrorKind::Usage, "the reference must have the model's tokenizer, but has another", "losses per token only compare between equal tokens");
+  }
+  Loaded loaded = load(model, at::kFloat, context.device);
+  return {.losses = domain_losses(loaded, valid, valid.spec().samples, nullptr)};
+}
+
+// The last weights in the model's lineage, in the order of the domains.
+std::vector<double> last_weights(const ir::Model& model, const std::vector<std::string>& names) {
+  const Json& lineage = model.lineage();
+  for (auto entry = lineage.rbegin(); entry != lineage.rend(); ++entry) {
+    if (!entry->is_object() || !entry->contains("domains") || !(*entry)["domains"].is_array() || (*entry)["domains"].empty()) continue;
+    const Json weights = (*entry)["domains"].back().value("weights", Json::object());
+    std::vector<double> out;
+    for (const std::string& name : names) {
+      if (!weights.contains(name) || !weights[name].is_number() || !(weights[name].get<double>() > 0)) {
+        throw Error(ErrorKind::Model, fmt::format("the model's last training must have left a weight of the domain '{}', but did not", name), model.source());
+      }
+      out.push_back(weights[name].get<double>());
+    }
+    return out;
+  }
+  throw Error(ErrorKind::Usage, "the model's lineage must hold weights of domains to begin with, but holds none", "domains_start: data");
+}
+
+data::WeightRule rule_of(const Settings& s) {
+  return {s.text("domains") == "bandit" ? data::WeightRule::Kind::Bandit : data::WeightRule::Kind::Doremi, s.number("domains_rate"), s.boolean("domains_clamp"),
+          s.number("domains_smooth")};
+}
+
+bool follows_losses(const Settings& s) { return s.all().contains("domains") && s.text("domains") != "constant"; }
 
 }  // namespace
 
@@ -121,7 +193,7 @@ Json train_and_write(OpContext& context, const TrainingJob& job) {
   const data::WindowSource source(data::data_spec_from_json((*context.job.data)["train"], "the job", "data.train"), *job.base.tokenizer());
   const std::int64_t seq = source.spec().seq;
   const Budget budget = budget_of(s.integer("tokens"), integer_or(s, "batch_tokens", -1), seq);
-  warn_of_epochs(context, source, budget.steps * budget.batch);
+  warn_of_epochs(context, source, source.epochs_after(budget.steps * budget.batch));
   keep_kernels(context);
 
   TrainSettings run;
@@ -132,12 +204,32 @@ Json train_and_write(OpContext& context, const TrainingJob& job) {
   run.clip = s.number("clip");
   run.save_every = integer_or(s, "save_every", std::max<std::int64_t>(1, (budget.steps + 4) / 5));
   run.folder = context.job.resume;
-  run.identity = std::make_shared<const Json>(identity_of(context, job, source));
+  const auto mixture = std::make_shared<data::Mixture>(source.mixture());
+  std::optional<data::WindowSource> valid;
+  data::References references;
+  Json identity = identity_of(context, job, source);
+  if (follows_losses(s)) {
+    valid.emplace(valid_source(context, source, *job.base.tokenizer()));
+    references = references_of(context, job, *valid);
+    if (s.text("domains_start") == "model") mixture->change(0, last_weights(job.base, names_of(source.spec())));
+    identity["start"] = mixture->shares();
+    identity["valid"] = data::content_hash(valid->spec()), identity["references"] = references.losses;
+  }
+  run.identity = std::make_shared<const Json>(std::move(identity));
 
   Loaded model = load(job.base, at::kFloat, context.device, Storage::Owned);
   const auto groups = parameter_groups(model.weights, s.number("weight_decay"), patterns(s));
   const auto task = job.task(model);
-  const WindowBatches batches(source, s.boolean("documents"), context.device);
+  std::optional<DynamicDomains> domains;
+  if (valid) {
+    const auto losses = [&model, &job, &valid] {
+      const Gates gates = job.gates ? job.gates() : Gates{};
+      return domain_losses(model, *valid, valid->spec().samples, job.gates ? &gates : nullptr);
+    };
+    domains.emplace(DomainSettings{rule_of(s), s.integer("domains_every"), names_of(source.spec()), references.losses}, mixture, losses, context.events);
+    run.companion = &*domains;
+  }
+  const WindowBatches batches(source, s.boolean("documents"), context.device, mixture);
   std::vector<ParameterGroup> all = groups;
   if (job.own) {
     for (ParameterGroup& group : job.own(peak)) all.push_back(std::move(group));
@@ -154,7 +246,11 @@ Json train_and_write(OpContext& context, const TrainingJob& job) {
   Json fields = to_json(result, task->terms());
   fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * seq}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},
                         {"save_every", run.save_every}};
-  fields["epochs"] = source.epochs_after(result.state.windows);
+  fields["epochs"] = source.epochs_after(result.state.windows, *mixture);
+  if (domains) {
+    fields["domains"] = domains->history();
+    for (std::size_t i = 0; i < references.losses.size(); ++i) fields["references"][source.spec().domains[i].name] = references.losses[i];
+  }
   return fields;
 }
 

@@ -30,6 +30,9 @@ struct TrainingJob {
   std::function<std::unique_ptr<Task>(Loaded&)> task;      // of the loaded base
   // Parameters that the task trains besides the model's, for this peak rate; asked for after `task`. May be empty.
   std::function<std::vector<ParameterGroup>(double peak)> own;
+  // What the model is measured under while it trains; empty: no gates.
+  std::function<Gates()> gates;
+  std::int64_t parameters = 0;                                             // of the result; 0: those of `base`
   // Writes the result to job.out; empty: ir::write_hf.
   std::function<void(const ir::Model& trained, DType type)> write;
 };

@@ -470,7 +470,7 @@ TEST(Shear, BeatsMagnitudeAtTheSameShapeAndTokensInEachOfThreeSeeds) {
     const double masks = held_out_nll(trained(sheared(model, {.ffn = 64}, first).cut, rest));
     SilentEvents events;
     NarrowSettings how;
-    how.widths.ffn = 64, how.criterion = "magnitude", how.refit = false;
+    how.widths.ffn = 64, how.criterion = "magnitude", how.repair = Repair::None;
     const double magnitude = held_out_nll(trained(ir::apply(narrow(model, {}, how, events).plan, model), all));
     EXPECT_LT(masks, magnitude - 0.15) << "seed " << seed;
     std::printf("seed %d: %.3f nats with masks, %.3f by magnitude\n", static_cast<int>(seed), masks, magnitude);

@@ -10,7 +10,7 @@ using stage::Type;
 const stage::StageInfo& shear_info() {
   static const stage::StageInfo info = {
       .name = "shear",
-      .summary = "learn, while training, which parts of the model stay until it has exactly the given shape [Xia et al. 2023, arXiv:2310.06694]",
+      .summary = "learn in training what stays, down to exactly the given shape [Xia et al. 2023, arXiv:2310.06694]",
       .needs = {.train = true},
       .output = "hf",
       .settings = stage::training_settings(stage::with_domain_settings({

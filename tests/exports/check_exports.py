@@ -138,6 +138,8 @@ def check_vocabulary(name, made, text):
     _, ours = our_logits(cut, 256, 16)
     theirs = left.encode(WIKI.read_text(), add_special_tokens=False).ids[: len(ours)]
     check(f"{name}: cut vocabulary: our ids equal those of tokenizers", ours.tolist() == theirs, f"{len(theirs)} ids")
+    if name in HF_ONLY:
+        return
     file = convert(cut, f"{name}-vocab.gguf", "f32")
     check_llama_cpp(f"{name}: cut vocabulary, F32 GGUF", file, 128)
     check(f"{name}: cut vocabulary: llama.cpp reads the text as the same ids", LlamaCpp(file, 256).ids(text) == ids, f"{len(ids)} ids")

@@ -83,7 +83,7 @@ std::shared_ptr<Model::State> assemble(std::shared_ptr<const Template> arch, con
       const std::string name = file_name(with_block(s.name, block));
       const bool there = stored.contains(name);
       if (!must && there && s.spare) claimed.insert(name);
-      if (must && !there)
+      if (must && !there && !is_absent(place(s, *arch, resolved.sizes, block), resolved.sizes))
         throw Error(ErrorKind::Model, at_file(source.file),
                     "the file must hold the tensor '" + name + "', but does not");
       if (!there || (!must && !s.optional)) continue;

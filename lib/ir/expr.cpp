@@ -283,9 +283,10 @@ class Evaluation {
   const std::string& text_;
 };
 
-void collect_keys(const ExprNode& n, std::vector<std::string>& keys) {
-  if (n.op == ".") keys.push_back(n.text);
-  for (const Node& part : n.parts) collect_keys(*part, keys);
+// Texts of the leaves of one kind: "." keys, "$" names.
+void collect(const ExprNode& n, const char* op, std::vector<std::string>& texts) {
+  if (n.op == op) texts.push_back(n.text);
+  for (const Node& part : n.parts) collect(*part, op, texts);
 }
 
 }  // namespace
@@ -307,8 +308,14 @@ Json Expr::evaluate(const Scope& scope) const {
 
 std::vector<std::string> Expr::keys() const {
   std::vector<std::string> keys;
-  if (root_) collect_keys(*root_, keys);
+  if (root_) collect(*root_, ".", keys);
   return keys;
+}
+
+std::vector<std::string> Expr::names() const {
+  std::vector<std::string> names;
+  if (root_) collect(*root_, "$", names);
+  return names;
 }
 
 }  // namespace slmc::ir

@@ -38,7 +38,8 @@ class Expr {
   static Expr parse(std::string_view text, std::string_view file);  // Error(Recipe) with a caret
   // Error(Model) "…: 'a / b' must be ..." when types don't fit or a division is by zero.
   Json evaluate(const Scope& scope) const;
-  std::vector<std::string> keys() const;  // every config key it reads
+  std::vector<std::string> keys() const;   // every config key it reads
+  std::vector<std::string> names() const;  // every name it reads
   const std::string& text() const { return text_; }
   bool empty() const { return root_ == nullptr; }
 

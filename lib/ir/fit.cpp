@@ -63,13 +63,17 @@ std::map<std::string, Json> names_of(const Facts& facts, const BlockSizes& block
   return n;
 }
 
-std::vector<Violation> differing_blocks(const Facts& facts, const std::string& form) {
+// Sizes that differ between blocks where the container can't say so.
+std::vector<Violation> differing_blocks(const Facts& facts, const PerBlock& may, const std::string& form) {
   std::vector<Violation> all;
   const std::vector<BlockSizes>& blocks = facts.sizes.blocks;
   if (blocks.empty()) return {{"block", form + " must have at least one block, but has none", "1"}};
+  const auto can_lack = [&](std::size_t b) { return !may.match.empty() && blocks[b].heads() == 0; };
   for (const AxisField& axis : kBlockAxes)
     for (std::size_t b = 1; b < blocks.size(); ++b)
       if (blocks[b].*axis.size != blocks[0].*axis.size) {
+        if (std::find(may.axes.begin(), may.axes.end(), axis.name) != may.axes.end()) break;
+        if (std::string(axis.name) != "ffn" && (can_lack(b) || can_lack(0))) continue;
         const std::string name = "block." + std::to_string(b) + "." + axis.name;
         all.push_back({name,
                        "all blocks of " + form + " must have the same " + axis.name + ", but block 0 has " +
@@ -78,12 +82,12 @@ std::vector<Violation> differing_blocks(const Facts& facts, const std::string& f
                        std::to_string(blocks[0].*axis.size)});
         break;
       }
-  if (all.empty() && (blocks[0].heads() == 0 || blocks[0].ffn == 0))
+  if (all.empty() && may.match.empty() && (blocks[0].heads() == 0 || blocks[0].ffn == 0))
     all.push_back({blocks[0].heads() == 0 ? "block.0.kv" : "block.0.ffn",
                    "every block of " + form + " must have attention and a feed-forward part, but has not",
                    ""});
   for (std::size_t b = 1; b < facts.ropes.size(); ++b)
-    if (facts.ropes[b] != facts.ropes[0]) {
+    if (facts.ropes[b] != facts.ropes[0] && !can_lack(b) && !can_lack(0)) {
       all.push_back({"block." + std::to_string(b) + ".freq",
                      "all blocks of " + form + " must have the same rotary frequencies, but block " +
                          std::to_string(b) + " differs",
@@ -93,36 +97,40 @@ std::vector<Violation> differing_blocks(const Facts& facts, const std::string& f
   return all;
 }
 
+// The first block that breaks a law speaks for all.
 std::vector<Violation> broken_laws(const ContainerSpec& spec, const Facts& facts, const Rope& rope,
                                    const std::string& form) {
-  const BlockSizes& block = facts.sizes.blocks[0];
   auto holds = [&](const Law& law, const std::map<std::string, Json>& names) {
     Scope scope;
     scope.name = lookup(names);
     const Json v = law.must.evaluate(scope);
     return v.is_boolean() && v.get<bool>();
   };
-  // Names as they would be with another size of one axis.
-  auto with = [&](const std::string& axis, std::int64_t n) {
+  // Names of a block as they would be with another size of one axis.
+  auto with = [&](std::size_t number, const std::string& axis, std::int64_t n) {
     Facts other;
     other.sizes = facts.sizes;
     other.decoder = facts.decoder;
-    BlockSizes b = block;
+    BlockSizes b = facts.sizes.blocks[number];
     if (axis == "hidden") other.sizes.hidden = n;
     for (const AxisField& f : kBlockAxes)
       if (axis == f.name) b.*f.size = n;
-    return names_of(other, b, rope);
+    std::map<std::string, Json> names = names_of(other, b, rope);
+    names["block"] = static_cast<std::int64_t>(number);
+    return names;
   };
   std::vector<Violation> all;
   for (const Law& law : spec.laws) {
-    const std::map<std::string, Json> now = with("", 0);
-    if (holds(law, now)) continue;
-    const std::int64_t size = now.at(law.axis).get<std::int64_t>();
+    std::size_t number = 0;
+    const std::size_t blocks = facts.sizes.blocks.size();
+    while (number < blocks && holds(law, with(number, "", 0))) ++number;
+    if (number == blocks) continue;
+    const std::int64_t size = with(number, "", 0).at(law.axis).get<std::int64_t>();
     std::string nearest;
     for (std::int64_t d = 1; d <= 8192 && nearest.empty(); ++d)
       for (std::int64_t n : {size - d, size + d}) {
         if (n < 0 || (n == 0 && law.axis != "pass" && law.axis != "freq")) continue;
-        const auto names = with(law.axis, n);
+        const auto names = with(number, law.axis, n);
         const bool good = std::all_of(spec.laws.begin(), spec.laws.end(),
                                       [&](const Law& l) { return l.axis != law.axis || holds(l, names); });
         if (good) {
@@ -131,7 +139,7 @@ std::vector<Violation> broken_laws(const ContainerSpec& spec, const Facts& facts
         }
       }
     const bool outer = law.axis == "hidden" || law.axis == "vocab" || law.axis == "pos";
-    all.push_back({outer ? law.axis : "block.0." + law.axis,
+    all.push_back({outer ? law.axis : "block." + std::to_string(number) + "." + law.axis,
                    form + " can't hold " + law.axis + " " + std::to_string(size) + ": " + law.say, nearest});
   }
   return all;
@@ -153,10 +161,10 @@ std::vector<Violation> differences(const Facts& facts, const Rope& rope, const R
   size("pos", facts.sizes.pos, again.sizes.pos);
   size("block", static_cast<std::int64_t>(facts.sizes.blocks.size()),
        static_cast<std::int64_t>(again.sizes.blocks.size()));
-  if (!again.sizes.blocks.empty())
+  for (std::size_t b = 0; b < std::min(facts.sizes.blocks.size(), again.sizes.blocks.size()) && all.empty(); ++b)
     for (const AxisField& axis : kBlockAxes)
-      size(std::string("block.0.") + axis.name, facts.sizes.blocks[0].*axis.size,
-           again.sizes.blocks[0].*axis.size);
+      size("block." + std::to_string(b) + "." + axis.name, facts.sizes.blocks[b].*axis.size,
+           again.sizes.blocks[b].*axis.size);
   auto option = [&](const std::string& what, const Json& want, const Json& got) {
     if (want != got) differ(what, dump_compact(want), dump_compact(got));
   };
@@ -255,10 +263,41 @@ class Fitting {
     result_.changes.push_back(std::move(c));
   }
 
+  // Whether a key that may be said block by block has to be.
+  bool differ(const PerBlock& may) const {
+    const std::vector<BlockSizes>& blocks = facts_.sizes.blocks;
+    return !may.match.empty() && std::any_of(blocks.begin(), blocks.end(), [&](const BlockSizes& b) { return b != blocks[0]; });
+  }
+
+  // The name that the container gives a model of these blocks: the usual one, or its own one, unless blocks differ.
+  std::string architecture(const Json* base) const {
+    if (differ(spec_.per_block)) return spec_.per_block.match;
+    const auto own = base ? base->find("general.architecture") : Json::const_iterator();
+    const bool keeps = base && own != base->end() && own->is_string() && *own != spec_.per_block.match;
+    return keeps ? own->get<std::string>() : spec_.match.front();
+  }
+
+  // One entry per block where they differ.
+  Json value_of(const std::string& key, const Expr& expr, const Scope& scope, const Json& before) const {
+    const std::vector<std::string>& keys = spec_.per_block.keys;
+    Json first = expr.evaluate(scope);
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) return first;
+    Json list = Json::array();
+    for (const BlockSizes& block : facts_.sizes.blocks) {
+      const std::map<std::string, Json> names = names_of(facts_, block, rope_);
+      list.push_back(expr.evaluate(scope_over(before, names)));
+    }
+    const bool same = std::all_of(list.begin(), list.end(), [&](const Json& v) { return v == first; });
+    return same ? first : list;
+  }
+
   // The base with its keys set, or a new config.
   void write_config(const Json* base) {
     config_ = base ? *base : Json::object();
-    if (!base && container_ == "gguf") config_["general.architecture"] = spec_.match.front();
+    if (container_ == "gguf") {
+      result_.architecture = architecture(base);
+      config_ = renamed_architecture(config_, result_.architecture);
+    }
     prefix_ = prefix_of(config_, container_);
     const Json before = config_;
     const Scope scope = scope_over(before, names_);
@@ -274,7 +313,7 @@ class Fitting {
       if (only_present) key.pop_back();
       const bool present = find_key(before, container_, prefix_, key) != nullptr;
       if (only_present && !present) continue;
-      Json value = expr.evaluate(scope);
+      Json value = value_of(key, expr, scope, before);
       if (value.is_null() && (!present || container_ == "gguf")) continue;
       change(key, std::move(value));
     }
@@ -326,7 +365,7 @@ class Fitting {
       const std::string name = with_block(s.name, b);
       const auto it = planned_.find(name);
       const bool want = wanted(s, when, facts_.arch->file);
-      if (want && it == planned_.end())
+      if (want && it == planned_.end() && !is_absent(place(s, *facts_.arch, facts_.sizes, b), facts_.sizes))
         result_.violations.push_back(
             {name, form_ + " must have the tensor " + name + ", but the model has nothing for it", ""});
       if (it != planned_.end() && (want || s.optional)) result_.stored.push_back(it->second);
@@ -376,7 +415,7 @@ Fit fit(const Facts& facts, const std::string& container, const Json* base) {
         {"", "the family '" + facts.arch->family + "' has no " + form_name(container) + " form", ""});
     return refused;
   }
-  refused.violations = differing_blocks(facts, form);
+  refused.violations = differing_blocks(facts, found->second.per_block, form);
   if (refused.violations.empty())
     refused.violations =
         broken_laws(found->second, facts, facts.ropes.empty() ? Rope{} : facts.ropes[0], form);

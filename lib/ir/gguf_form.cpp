@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "ir/cost.h"
+#include "ir/keys.h"
 #include "ir/origin.h"
 #include "ir/state.h"
 
@@ -119,11 +120,12 @@ io::GgufMetadata gguf_metadata(const Model& model, const Fit& fit, const TypeOf&
   io::GgufMetadata metadata;
   if (own) {
     metadata = *state.metadata;
-  } else {
-    io::set(metadata, "general.architecture",
-            GgufValue::text(model.arch().containers.at("gguf").match.front()));
-    io::set(metadata, "general.type", GgufValue::text("model"));
+    const std::string old = prefix_of(state.config, "gguf");
+    for (auto& [key, value] : metadata)
+      if (key.starts_with(old)) key = fit.architecture + "." + key.substr(old.size());
   }
+  io::set(metadata, "general.architecture", GgufValue::text(fit.architecture));
+  if (!own) io::set(metadata, "general.type", GgufValue::text("model"));
   for (const KeyChange& change : fit.changes) {
     if (change.key == "general.architecture") continue;
     if (change.value.is_null()) {

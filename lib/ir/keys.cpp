@@ -10,6 +10,17 @@ std::string prefix_of(const Json& config, const std::string& container) {
   return it != config.end() && it->is_string() ? it->get<std::string>() + "." : std::string{};
 }
 
+Json renamed_architecture(const Json& config, const std::string& architecture) {
+  const std::string old = prefix_of(config, "gguf");
+  Json out = Json::object();
+  for (const auto& [key, value] : config.items()) {
+    const bool own = !old.empty() && key.starts_with(old);
+    out[own ? architecture + "." + key.substr(old.size()) : key] = value;
+  }
+  out["general.architecture"] = architecture;
+  return out;
+}
+
 const Json* find_key(const Json& config, const std::string& container, const std::string& prefix,
                      std::string_view key) {
   if (container != "hf") {

@@ -17,6 +17,8 @@ inline Place at_file(const std::string& file) { return Place{file, 0, 0, 1, {}};
 std::string form_name(const std::string& container);
 // Prefix of a family's own keys: "llama." in GGUF, nothing in Hugging Face.
 std::string prefix_of(const Json& config, const std::string& container);
+// The same GGUF config under another architecture's name: "llama.block_count" becomes "deci.block_count".
+Json renamed_architecture(const Json& config, const std::string& architecture);
 // HF: a path through nested objects, "rope_parameters.rope_theta"; GGUF: `prefix` + key. nullptr when absent.
 const Json* find_key(const Json& config, const std::string& container, const std::string& prefix,
                      std::string_view key);

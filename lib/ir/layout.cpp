@@ -218,6 +218,15 @@ StoredTensor place(const StoredSpec& spec, const Template& arch, const Sizes& si
   return result;
 }
 
+bool is_absent(const StoredTensor& stored, const Sizes& sizes) {
+  if (stored.block < 0) return false;
+  const BlockSizes& block = sizes.blocks[static_cast<std::size_t>(stored.block)];
+  return std::all_of(stored.parts.begin(), stored.parts.end(), [&](const Part& part) {
+    return (block.heads() == 0 && part.tensor.find(".attn.") != std::string::npos) ||
+           (block.ffn == 0 && part.tensor.find(".ffn.") != std::string::npos);
+  });
+}
+
 std::string covering_problem(const std::vector<StoredTensor>& stored,
                              const std::vector<TensorSpec>& logical) {
   // Pieces of one logical tensor have different sets of axes or offsets; equal start and count sum proves the

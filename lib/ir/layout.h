@@ -51,6 +51,9 @@ std::vector<TensorSpec> logical_tensors(const Template& arch, const Sizes& sizes
 // tensors.
 StoredTensor place(const StoredSpec& spec, const Template& arch, const Sizes& sizes, std::int64_t block);
 
+// Whether it would hold nothing but a part that its block lacks (model.h, M2).
+bool is_absent(const StoredTensor& stored, const Sizes& sizes);
+
 // "" or what is wrong: a logical element without, or with two, stored elements.
 std::string covering_problem(const std::vector<StoredTensor>& stored, const std::vector<TensorSpec>& logical);
 

@@ -38,13 +38,13 @@ Json to_json(const Origin& origin, const std::string& ancestor) {
 }
 
 Json config_from_metadata(const io::GgufMetadata& metadata) {
-  constexpr std::size_t kLongest = 64;
+  constexpr std::size_t kLongest = 64, kMostBlocks = 1000;  // lists of a vocabulary; others may have an entry per block
   Json json = Json::object();
   for (const auto& [key, value] : metadata)
     json[key] = std::visit(
-        [](const auto& v) -> Json {
+        [longest = key.starts_with("tokenizer.") ? kLongest : kMostBlocks](const auto& v) -> Json {
           if constexpr (requires { v.size(); } && !std::is_same_v<std::decay_t<decltype(v)>, std::string>)
-            return v.size() > kLongest ? Json{{"entries", v.size()}} : Json(v);
+            return v.size() > longest ? Json{{"entries", v.size()}} : Json(v);
           else
             return Json(v);
         },
@@ -57,6 +57,7 @@ io::GgufValue to_gguf_value(const Json& value) {
   if (value.is_number_integer())
     return io::GgufValue::u32(static_cast<std::uint32_t>(value.get<std::int64_t>()));
   if (value.is_number()) return io::GgufValue::f32(static_cast<float>(value.get<double>()));
+  if (value.is_array()) return io::GgufValue::i32s(value.get<std::vector<std::int64_t>>());
   SLMC_CHECK(value.is_string());
   return io::GgufValue::text(value.get<std::string>());
 }

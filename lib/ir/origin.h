@@ -12,6 +12,6 @@ Json to_json(const Origin& origin, const std::string& ancestor);
 
 // All metadata but the vocabulary: lists of more than 64 entries become {"entries": n}.
 Json config_from_metadata(const io::GgufMetadata& metadata);
-io::GgufValue to_gguf_value(const Json& value);  // whole -> U32, fraction -> F32, bool, text
+io::GgufValue to_gguf_value(const Json& value);  // whole -> U32, fraction -> F32, list of whole -> I32s, bool, text
 
 }  // namespace slmc::ir

@@ -155,6 +155,61 @@ Rope rope_of(const Names& names, const ConfigSource& source) {
   return rope_from_factors(factors, theta);
 }
 
+// A key that holds a list with one entry per block stands for the entry of the block that is asked about.
+class BlockKeys {
+ public:
+  BlockKeys(const ContainerSpec& spec, const std::string& container, const ConfigSource& source, const std::string& prefix)
+      : spec_(spec), container_(container), source_(source), prefix_(prefix) {
+    if (spec.per_block.match.empty() || prefix != spec.per_block.match + ".") return;
+    for (const std::string& key : spec.per_block.keys) {
+      const Json* value = find_key(*source.config, container, prefix, key);
+      if (value && value->is_array()) lists_[key] = value;
+    }
+  }
+
+  bool any() const { return !lists_.empty(); }
+  void at(std::int64_t block) { block_ = block; }
+  const Json* operator()(std::string_view key) const {
+    const auto list = lists_.find(key);
+    if (list == lists_.end()) return find_key(*source_.config, container_, prefix_, key);
+    const auto i = static_cast<std::size_t>(block_);
+    return i < list->second->size() ? &(*list->second)[i] : nullptr;
+  }
+  void require_lengths(std::int64_t blocks) const {
+    for (const auto& [key, list] : lists_)
+      if (static_cast<std::int64_t>(list->size()) != blocks)
+        throw Error(ErrorKind::Model, at_file(source_.file),
+                    "'" + prefix_ + key + "' must hold one entry per block, " + std::to_string(blocks) + ", but holds " +
+                        std::to_string(list->size()));
+  }
+
+ private:
+  const ContainerSpec& spec_;
+  const std::string& container_;
+  const ConfigSource& source_;
+  const std::string& prefix_;
+  std::map<std::string, const Json*, std::less<>> lists_;
+  std::int64_t block_ = 0;
+};
+
+// The axes that may differ, and every name that they are worked out from.
+std::set<std::string> names_apart(const ContainerSpec& spec) {
+  std::set<std::string> all(spec.per_block.axes.begin(), spec.per_block.axes.end());
+  for (auto it = spec.read.rbegin(); it != spec.read.rend(); ++it)  // a name may use earlier ones only
+    if (all.contains(it->first))
+      for (const std::string& name : it->second.names()) all.insert(name);
+  return all;
+}
+
+// Sizes of one block where the container says blocks apart: those of block 0 but for the axes that may differ.
+BlockSizes sizes_apart(const ContainerSpec& spec, const Names& names, BlockSizes block) {
+  for (const AxisField& axis : kBlockAxes)
+    if (std::find(spec.per_block.axes.begin(), spec.per_block.axes.end(), axis.name) != spec.per_block.axes.end())
+      block.*axis.size = names.whole(axis.name);
+  if (block.heads() == 0) block = {.ffn = block.ffn};
+  return block;
+}
+
 std::vector<bool> window_blocks(const ContainerSpec& spec, Scope scope, std::map<std::string, Json>& names,
                                 std::int64_t blocks, const std::string& file) {
   const auto here = std::find_if(spec.read.begin(), spec.read.end(),
@@ -235,20 +290,24 @@ Resolved resolve(const Template& arch, const std::string& container, const Confi
   const std::string prefix = prefix_of(*source.config, container);
   Resolved result;
   Scope scope;
-  scope.key = [&](std::string_view key) { return find_key(*source.config, container, prefix, key); };
+  BlockKeys keys(spec, container, source, prefix);
+  scope.key = [&keys](std::string_view key) { return keys(key); };
   scope.name = lookup(result.names);
   scope.stored = source.stored;
   scope.rows = source.rows;
-  try {
-    for (const auto& [name, expr] : spec.read)
-      if (name != "window_here") {
-        result.names[name] = expr.evaluate(scope);
-        if (is_size(name) && !result.names[name].is_null())
-          Names(result.names, source.file).whole(name);  // before anything follows from it
-      }
-  } catch (const Error& e) {
-    throw Error(e.kind(), at_file(source.file), e.message(), e.diagnostics().front().hint);
-  }
+  const auto read_names = [&](const std::set<std::string>* only) {
+    try {
+      for (const auto& [name, expr] : spec.read)
+        if (name != "window_here" && (!only || only->contains(name))) {
+          result.names[name] = expr.evaluate(scope);
+          if (is_size(name) && !result.names[name].is_null())
+            Names(result.names, source.file).whole(name);  // before anything follows from it
+        }
+    } catch (const Error& e) {
+      throw Error(e.kind(), at_file(source.file), e.message(), e.diagnostics().front().hint);
+    }
+  };
+  read_names(nullptr);
   for (const Refusal& r : spec.refuse)
     if (const Json when = r.when.evaluate(scope); when.is_boolean() && when.get<bool>())
       throw Error(ErrorKind::Unsupported, at_file(source.file), r.say);
@@ -268,6 +327,15 @@ Resolved resolve(const Template& arch, const std::string& container, const Confi
   if (block.head_dim() == 0)
     throw Error(ErrorKind::Model, at_file(source.file), "a head must have at least one entry, but has none");
   sizes.blocks.assign(static_cast<std::size_t>(blocks), block);
+  if (keys.any()) {
+    keys.require_lengths(blocks);
+    const std::set<std::string> apart = names_apart(spec);
+    for (std::int64_t b = blocks - 1; b >= 0; --b) {  // block 0 last: its names stay
+      keys.at(b);
+      read_names(&apart);
+      sizes.blocks[static_cast<std::size_t>(b)] = sizes_apart(spec, names, block);
+    }
+  }
   result.decoder = decoder_of(names, source.file);
   if (const Json& window = names.at("window"); !window.is_null()) {
     result.decoder.window = names.whole("window", 1);

@@ -1,12 +1,13 @@
 #pragma once
 // From a container's config to everything the decoder uses, and back.
 // Names that a template's `read` must define:
-//   vocab hidden blocks kv q freq pass vd ffn pos context       sizes (whole numbers; every block the same)
+//   vocab hidden blocks kv q freq pass vd ffn pos context       sizes (whole numbers; every block the same, but where the container
+//                                                               says blocks apart: PerBlock of template.h)
 //   norm ('rms' 'layer')  norm_eps  activation  gated  parallel_residual  tied_head  attn_scale
 //   pos_offset, 0 when not defined: row of the learned positions that the first token reads
 //   window (tokens or null)  window_here (per block, may use `block`)
 //   rope_theta + rope_scaling + rope_original, or rope_theta + rope_type + rope_factor; none: no rotation
-// Names that `write` and `fresh` may use besides: heads head_dim partial rope_parameters layer_types bos eos
+// Names that `write` and `fresh` may use besides: heads head_dim partial rope_parameters layer_types bos eos; laws also `block`
 // (R1) resolve(write(x)) == x, or `fit` says what the container can't say.
 #include <functional>
 #include <map>
@@ -27,7 +28,7 @@ struct Resolved {
   Sizes sizes;
   Decoder decoder;
   Rope rope;
-  std::map<std::string, Json> names;  // every name of `read`, for `when`
+  std::map<std::string, Json> names;  // every name of `read`, for `when`; of block 0
 };
 
 // What a config stands in: callbacks answer for the file around it.
@@ -61,6 +62,7 @@ struct KeyChange {
 // How a container would hold a model.
 struct Fit {
   std::vector<Violation> violations;  // empty: it can
+  std::string architecture;           // GGUF: general.architecture, and the prefix of the family's keys
   std::vector<KeyChange> changes;     // to the base config
   std::vector<StoredTensor> stored;   // in the container's order
   bool rope_factors = false;          // a tensor of rotary divisors is written too

@@ -93,7 +93,7 @@ std::shared_ptr<Model::State> make_state(std::shared_ptr<const Template> arch, c
   state->container = container;
   state->sizes = std::move(resolved.sizes);
   state->decoder = std::move(resolved.decoder);
-  state->ropes.assign(state->sizes.blocks.size(), resolved.rope);
+  for (const BlockSizes& block : state->sizes.blocks) state->ropes.push_back(block.heads() > 0 ? resolved.rope : Rope{});
   state->tensors = logical_tensors(*state->arch, state->sizes, exists);
   state->values.resize(state->tensors.size());
   index_tensors(*state);

@@ -83,6 +83,15 @@ ContainerSpec container_spec(const Json& json, const std::vector<LogicalSpec>& l
   spec.match = f.texts_or("match", {});
   if (spec.match.empty()) f.fail("match", "the list must name at least one config, but is empty");
   spec.base_prefix = f.text_or("base_prefix", "");
+  if (const Json* per_block = f.find("per_block")) {
+    Fields p(*per_block, file, path + ".per_block", ErrorKind::Recipe);
+    spec.per_block = {p.text("match"), p.texts_or("axes", {}), p.texts_or("keys", {})};
+    if (std::find(spec.match.begin(), spec.match.end(), spec.per_block.match) == spec.match.end())
+      p.fail("match", "the architecture must be one of '" + path + ".match', but is '" + spec.per_block.match + "'");
+    for (const std::string& axis : spec.per_block.axes)
+      if (axis != "kv" && axis != "q" && axis != "ffn") p.fail("axes", "an axis must be kv, q or ffn, but is '" + axis + "'");
+    p.finish();
+  }
   spec.read = expressions(f.at("read"), file, path + ".read");
   spec.write = expressions(f.at("write"), file, path + ".write");
   const Json& fresh = f.at("fresh");

@@ -51,8 +51,16 @@ struct Refusal {
   std::string say;  // "'x' must be a, but is b"
 };
 
+// How a container says that blocks differ: under another architecture's name, whose readers take some keys block by block.
+struct PerBlock {
+  std::string match;              // "deci"; empty: every block must be like the first
+  std::vector<std::string> axes;  // whose sizes may differ; 0 where a block lacks the part
+  std::vector<std::string> keys;  // that may hold a list with one entry per block
+};
+
 struct ContainerSpec {
   std::vector<std::string> match;                  // model_type of Hugging Face, general.architecture of GGUF
+  PerBlock per_block;
   std::string base_prefix;                         // may be missing from all names of a file ("model.")
   std::vector<std::pair<std::string, Expr>> read;  // names in order; resolve.h lists those that must be there
   std::vector<std::pair<std::string, Expr>>

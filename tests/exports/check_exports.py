@@ -55,14 +55,14 @@ HEADS_FILL_HIDDEN = ("qwen2", "phi3")     # llama.cpp takes their head width fro
 
 # ---- small models ----------------------------------------------------------------------------------------------------------------
 
-def random_family(name):
+def random_family(name, blocks=2):
     """A random checkpoint of a family with a trained vocabulary, as transformers writes it."""
     import transformers
 
     kind, vocabulary, more = FAMILIES[name]
     tokens = json.loads((ROOT / f"tests/data/tokenizers/{vocabulary}.json").read_text())
     size = max(max(tokens["model"]["vocab"].values()), max(t["id"] for t in tokens["added_tokens"])) + 1
-    sizes = dict(vocab_size=size, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=512)
+    sizes = dict(vocab_size=size, hidden_size=64, num_hidden_layers=blocks, num_attention_heads=4, max_position_embeddings=512)
     sizes[FFN_KEY.get(name, "intermediate_size")] = 96
     config = getattr(transformers, kind)(**sizes, initializer_range=0.3, **{"bos_token_id": 0, "eos_token_id": 0} | more)
     torch.manual_seed(len(name))
@@ -143,6 +143,21 @@ def check_vocabulary(name, made, text):
     file = convert(cut, f"{name}-vocab.gguf", "f32")
     check_llama_cpp(f"{name}: cut vocabulary, F32 GGUF", file, 128)
     check(f"{name}: cut vocabulary: llama.cpp reads the text as the same ids", LlamaCpp(file, 256).ids(text) == ids, f"{len(ids)} ids")
+
+
+def check_apart(name, made):
+    """Blocks of different feed-forward width and number of groups, one without attention: GGUF, in llama.cpp as deci; no folder."""
+    plan, file = fresh(f"{name}-apart.json"), fresh(f"{name}-apart.gguf")
+    sizes = json.loads((made / "config.json").read_text())
+    take = {"block.0.ffn": list(range(0, sizes["intermediate_size"], 2)), "block.2.ffn": list(range(64)), "block.1.kv": []}
+    if sizes["num_key_value_heads"] > 1:
+        take["block.2.kv"] = [1]
+    plan.write_text(json.dumps({"slmc_plan": 1, "base": {"shape": "", "content": ""}, "take": take}))
+    slmc("edit", made, "--plan", plan, "-o", file, "--type", "f32")
+    check_gguf(f"{name}: blocks that differ, F32 GGUF", file)
+    check_llama_cpp(f"{name}: blocks that differ, F32 GGUF", file, 128)
+    refused = subprocess.run([BIN / "slmc", "convert", file, "-o", fresh(f"{name}-apart")], capture_output=True, text=True)
+    check(f"{name}: blocks that differ, folder: refused with its reason", refused.returncode == 2 and "must have the same ffn" in refused.stderr)
 
 
 def check_goldens():
@@ -256,6 +271,8 @@ def check_small():
     for name in FAMILIES:
         attempt(check_family, name)
     trained = ROOT / "tests/data/tiny-trained"
+    for name in ("llama", "llama-bpe", "llama-spm", "mistral"):
+        attempt(check_apart, name, random_family(name, 3))
     attempt(check_types, "tiny-trained", trained, 256, tensor_names(trained, 1))
     attempt(check_shards, trained)
     attempt(check_packed, "tiny-trained", trained, 256, 2e-3, ("rtn", "gptq"))

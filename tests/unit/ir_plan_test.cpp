@@ -368,13 +368,23 @@ TEST(Check, SaysWhoCanHoldTheResult) {
   plan.take.erase("block.1.ffn");  // one block differs
   const Verdict differs = check(plan, base);
   ASSERT_TRUE(differs.ok());
-  for (const char* container : {"hf", "gguf"}) {
-    ASSERT_FALSE(differs.fits(container));
-    EXPECT_EQ(differs.cannot.at(container)[0].axis_or_tensor, "block.1.ffn");
-    EXPECT_EQ(differs.cannot.at(container)[0].nearest, "5");
-    EXPECT_THROW(require_ok(differs, container), Error);
-  }
+  ASSERT_FALSE(differs.fits("hf"));
+  EXPECT_EQ(differs.cannot.at("hf")[0].axis_or_tensor, "block.1.ffn");
+  EXPECT_EQ(differs.cannot.at("hf")[0].nearest, "5");
+  EXPECT_THROW(require_ok(differs, "hf"), Error);
+  EXPECT_TRUE(differs.fits("gguf"));  // as deci
   EXPECT_NO_THROW(require_ok(differs, ""));
+  plan.take["block.1.ffn"] = {};  // what its readers get wrong
+  EXPECT_EQ(check(plan, base).cannot.at("gguf")[0].axis_or_tensor, "block.1.ffn");
+  EXPECT_EQ(check(plan, base).cannot.at("gguf")[0].nearest, "1");
+  plan.take.erase("block.1.ffn");
+  plan.take["block.1.kv"] = {};
+  EXPECT_TRUE(check(plan, base).fits("gguf"));
+  plan.take["block.0.kv"] = {};
+  EXPECT_EQ(check(plan, base).cannot.at("gguf")[0].axis_or_tensor, "block.0.kv");
+  plan.take["block.0.kv"] = plan.take["block.1.kv"] = {0};
+  plan.take["block.1.vd"] = {0, 1, 2, 3};  // and what no key says block by block
+  EXPECT_EQ(check(plan, base).cannot.at("gguf")[0].axis_or_tensor, "block.1.vd");
   Plan removed(base);
   for (int b = 0; b < 3; ++b) removed.take["block." + std::to_string(b) + ".kv"] = {};
   EXPECT_FALSE(check(removed, base).fits("hf"));

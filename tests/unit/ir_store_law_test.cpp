@@ -115,6 +115,89 @@ TEST_F(StoreLaw, CutModelsReadBackOrAreRefused) {
   EXPECT_EQ(per_family.size(), 13u);  // every family through both containers, opt through the one it has
 }
 
+// What GGUF says block by block: feed-forward widths, heads and groups, and blocks without attention.
+TEST_F(StoreLaw, BlocksThatDifferReadBackFromGguf) {
+  int apart = 0, alike = 0, refused = 0;
+  for (const char* name : {"llama", "llama_tied"}) {
+    const Model base = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny" / name).string());
+    for (std::uint64_t seed = 0; seed < 60; ++seed) {
+      SCOPED_TRACE(std::string(name) + " seed " + std::to_string(seed));
+      Plan plan = testing::PlanMaker(base, seed).combined();
+      std::erase_if(plan.take, [](const auto& t) {
+        return t.first.ends_with(".freq") || t.first.ends_with(".pass") || t.first.ends_with(".vd");
+      });
+      const Verdict verdict = check(plan, base);
+      ASSERT_TRUE(verdict.ok());
+      if (!verdict.fits("gguf")) {
+        ++refused;
+        EXPECT_NE(verdict.cannot.at("gguf")[0].message.find("must have attention") == std::string::npos,
+                  verdict.cannot.at("gguf")[0].message.find("no feed-forward part") == std::string::npos);
+        continue;
+      }
+      const Model cut = apply(plan, base), again = through(cut, "gguf");
+      expect_same_model(cut, again);
+      const std::vector<BlockSizes>& blocks = cut.sizes().blocks;
+      const bool differ = std::adjacent_find(blocks.begin(), blocks.end(), std::not_equal_to<>()) != blocks.end();
+      EXPECT_EQ(again.config().at("general.architecture"), differ ? "deci" : "llama");
+      EXPECT_EQ(again.family(), "llama");
+      EXPECT_EQ(again.shape_hash(), cut.shape_hash());
+      (differ ? apart : alike)++;
+      // Cut from a file, back to blocks that are alike: under the usual name again.
+      Plan even(again);
+      std::int64_t least = blocks[0].ffn;
+      for (const BlockSizes& b : blocks) least = std::min(least, b.ffn);
+      std::vector<std::int64_t> first(static_cast<std::size_t>(least));
+      for (std::size_t i = 0; i < first.size(); ++i) first[i] = static_cast<std::int64_t>(i);
+      for (std::size_t b = 0; b < blocks.size(); ++b) even.take["block." + std::to_string(b) + ".ffn"] = first;
+      const Model uniform = apply(even, again);
+      if (!std::all_of(blocks.begin(), blocks.end(), [&](const BlockSizes& b) { return b.kv == blocks[0].kv && b.q == blocks[0].q; })) continue;
+      const Model usual = through(uniform, "gguf");
+      expect_same_model(uniform, usual);
+      EXPECT_EQ(usual.config().at("general.architecture"), "llama");
+      EXPECT_EQ(check(Plan(usual), usual).fits("hf"), usual.sizes().hidden % blocks[0].heads() == 0);
+    }
+  }
+  EXPECT_GT(apart, 40);
+  EXPECT_GT(alike, 5);
+  EXPECT_GT(refused, 10);
+}
+
+// A list that does not fit the file around it is said by its key.
+TEST_F(StoreLaw, ListsPerBlockMustFitTheirModel) {
+  const Model base = load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny/llama").string());
+  Plan plan(base);
+  plan.take["block.1.ffn"] = {0, 1, 2, 3};
+  write_gguf(apply(plan, base), folder_ / "model.gguf", {{"*", "f32"}});
+  const io::GgufFile file = io::GgufFile::open(folder_ / "model.gguf");
+  const auto refusal = [&](std::vector<std::int64_t> ffn, const char* architecture) -> std::string {
+    io::GgufMetadata metadata = file.metadata();
+    for (auto& [key, value] : metadata) {
+      if (key == "deci.feed_forward_length") value = io::GgufValue::i32s(ffn);
+      if (key.starts_with("deci.")) key = architecture + key.substr(4);
+    }
+    io::set(metadata, "general.architecture", io::GgufValue::text(architecture));
+    std::vector<io::GgufWriter::Entry> entries;
+    for (const io::GgufTensor& t : file.tensors()) entries.push_back({t.name, t.type, t.shape});
+    fs::remove(folder_ / "changed.gguf");
+    io::GgufWriter writer(folder_ / "changed.gguf", metadata, entries);
+    for (const io::GgufTensor& t : file.tensors()) writer.write(t.name, file.bytes(t));
+    writer.finish();
+    try {
+      load((folder_ / "changed.gguf").string());
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::Model);
+      return e.message();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal({44, 4}, "deci"), "");
+  EXPECT_EQ(refusal({44}, "deci"), "'deci.feed_forward_length' must hold one entry per block, 2, but holds 1");
+  EXPECT_EQ(refusal({}, "deci"), "the config must say 'ffn', but has no key for it");
+  EXPECT_NE(refusal({44, -4}, "deci").find("'ffn' must be a whole number"), std::string::npos);
+  EXPECT_NE(refusal({44, 5}, "deci").find("must be [5, 30] by the config"), std::string::npos);
+  EXPECT_NE(refusal({44, 4}, "llama").find("'ffn' must be a whole number"), std::string::npos);
+}
+
 // A head that lost entries keeps its scale: containers derive it from the width, so it moves into the
 // weights.
 TEST_F(StoreLaw, ScaleMovesIntoQueriesOrTheirNorm) {

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -20,6 +22,7 @@
 #include "pruning/depth/stream_change.h"
 #include "pruning/drop_info.h"
 #include "pruning/ops.h"
+#include "pruning/resample.h"
 #include "pruning/stored.h"
 
 namespace slmc::pruning {
@@ -74,9 +77,9 @@ class Drop {
   }
 
   Json run() {
-    const std::vector<Unit> removed = searches_ ? search() : listed();
-    const engine::Arch cut = without(arch_, removed);
     Json result = {{"units", kind_}};
+    const std::vector<Unit> removed = searches_ ? search(result) : listed();
+    const engine::Arch cut = without(arch_, removed);
     for (const Unit& unit : removed) result["removed"].push_back(kind_ == "any" ? Json(to_string(unit)) : Json(unit.block));
     ir::Plan plan(model_);
     if (zeros_) {
@@ -95,10 +98,8 @@ class Drop {
   void require_container() {
     try {
       ir::require_ok(ir::check(taking({units_.front()}), model_), "hf");
-    } catch (const Error& e) {
-      std::vector<Diagnostic> all = e.diagnostics();
-      for (Diagnostic& d : all) d.hint = "store: zeros keeps the tensors, their last matrix filled with zeros";
-      throw Error(e.kind(), std::move(all));
+    } catch (const Error& e) {                     // its other axes only say the same again
+      throw Error(e.kind(), e.message(), "store: zeros keeps the tensors, their last matrix filled with zeros");
     }
   }
 
@@ -119,29 +120,71 @@ class Drop {
     return out;
   }
 
-  std::vector<Removal> by_change(const std::string& how, const Goal& goal) {
+  // By scores that are means over windows; decided again on resamples of them when that is asked for.
+  std::vector<Removal> by_means(const ByWindow& values, const std::function<std::vector<Removal>(const std::vector<double>&)>& choose, Json& result) {
+    const std::vector<Removal> chosen = choose(means(values));
+    const std::int64_t times = settings_.integer("stability");
+    if (times == 0) return chosen;
+    std::map<Unit, std::int64_t> again;
+    double agreement = 0;
+    for (std::int64_t k = 0; k < times; ++k) {
+      const std::vector<std::int64_t> counts = resampled(static_cast<std::int64_t>(values.front().size()), context_.job.seed, k);
+      std::vector<double> other;
+      for (const std::vector<double>& v : values) other.push_back(resampled_mean(v, counts));
+      std::int64_t same = 0;
+      const std::vector<Removal> removed = choose(other);
+      for (const Removal& r : removed) {
+        ++again[r.unit];
+        same += std::any_of(chosen.begin(), chosen.end(), [&](const Removal& c) { return c.unit == r.unit; });
+      }
+      agreement += static_cast<double>(same) / static_cast<double>(removed.size() + chosen.size() - static_cast<std::size_t>(same)) / static_cast<double>(times);
+    }
+    tell_stability(chosen, again, agreement, result);
+    return chosen;
+  }
+
+  void tell_stability(const std::vector<Removal>& chosen, const std::map<Unit, std::int64_t>& again, double agreement, Json& result) {
+    const std::int64_t times = settings_.integer("stability");
+    result["stability"] = {{"resamples", times}, {"agreement", agreement}};
+    std::vector<std::string> parts;
+    for (const Removal& r : chosen) {
+      if (!again.contains(r.unit)) parts.push_back(fmt::format("{} in none", to_string(r.unit)));
+    }
+    for (const auto& [unit, count] : again) {
+      result["stability"]["chosen"][to_string(unit)] = count;
+      const bool goes = std::any_of(chosen.begin(), chosen.end(), [&](const Removal& c) { return c.unit == unit; });
+      parts.push_back(fmt::format("{} in {}{}", to_string(unit), count, goes ? "" : ", though it stays"));
+    }
+    context_.events.note(fmt::format("decided again on {} resamples of the text, the sets agree by {:.2f} (Jaccard): {}", times, agreement, fmt::join(parts, "; ")));
+  }
+
+  std::vector<Removal> by_change(const std::string& how, const Goal& goal, Json& result) {
     const at::Tensor text = windows_.front(kTurned);
-    if (how == "block-influence") return lowest(units_, influences(arch_, weights_, text, units_), goal);
+    if (how == "block-influence") {
+      return by_means(influences(arch_, weights_, text, units_), [&](const std::vector<double>& scores) { return lowest(units_, scores, goal); }, result);
+    }
     if (kind_ != "layer") throw Error(ErrorKind::Recipe, fmt::format("the setting 'units' must be layer beside search: angular, but is {}", kind_));
-    return least_run(angular_distances(arch_, weights_, text, goal.count(), settings_.text("token") == "last"), goal.count());
+    return by_means(angular_distances(arch_, weights_, text, goal.count(), settings_.text("token") == "last"),
+                    [&](const std::vector<double>& distances) { return least_run(distances, goal.count()); }, result);
   }
 
-  std::vector<Removal> by_trials(Trials& trials, const std::string& how, const Goal& goal) {
+  std::vector<Removal> by_trials(Trials& trials, const std::string& how, const Goal& goal, Json& result) {
     if (how == "evolve") return evolve(trials, arch_, goal.count(), {.generations = settings_.integer("generations"), .seed = context_.job.seed}, context_.events);
-    return how.starts_with("greedy") ? greedy(trials, goal, kShortlist, context_.events) : one_shot(trials, goal, context_.events);
+    if (how.starts_with("greedy")) return greedy(trials, goal, kShortlist, context_.events);
+    return by_means(costs_alone(trials, context_.events), [&](const std::vector<double>& scores) { return lowest(units_, scores, goal); }, result);
   }
 
-  std::vector<Unit> search() {
+  std::vector<Unit> search(Json& result) {
     const Goal goal(model_, kind_, settings_.integer("layers"));
     const std::string& how = settings_.text("search");
     const bool turned = how == "block-influence" || how == "angular";
     std::vector<Removal> order;
-    if (turned) order = by_change(how, goal);
+    if (turned) order = by_change(how, goal, result);
     const bool swaps = settings_.boolean("swap");
     if (!turned || swaps) {
       const Judge judge(arch_, weights_, windows_.front(settings_.integer("tries")), kStride);
       Trials trials(judge, arch_, weights_, how.ends_with("ppl") ? Measure::Loss : Measure::Kl, units_);
-      if (!turned) order = by_trials(trials, how, goal);
+      if (!turned) order = by_trials(trials, how, goal, result);
       if (swaps) order = refine(trials, arch_, std::move(order), kShortlist, context_.events);
       context_.events.note(fmt::format("{} cuts tried, {} of them given up early", trials.tried(), trials.given_up()));
     }

@@ -1,4 +1,6 @@
 // The stage `prune`: settings in prune_info.cpp, the walk in width/narrow.h.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -51,9 +53,11 @@ std::vector<std::int64_t> kept_tokens(engine::OpContext& context) {
 
 NarrowSettings how(const engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
-  return {.widths = {.ffn = width(settings, "ffn"), .kv = width(settings, "kv"), .heads = width(settings, "heads"), .hidden = width(settings, "hidden")},
+  const bool merges = settings.has("kv") && settings.text("kv_mode") == "merge";
+  return {.widths = {.ffn = width(settings, "ffn"), .kv = merges ? std::nullopt : width(settings, "kv"), .heads = width(settings, "heads"), .hidden = width(settings, "hidden")},
           .criterion = settings.text("criterion"), .aggregate = aggregate_from(settings.text("aggregate")),
-          .repair = repair_from(settings.text("refit")), .seed = context.job.seed, .device = context.device, .cache = context.job.cache};
+          .repair = repair_from(settings.text("refit")), .merge = merges ? width(settings, "kv") : std::nullopt, .stability = settings.integer("stability"),
+          .seed = context.job.seed, .device = context.device, .cache = context.job.cache};
 }
 
 Json to_json(const std::vector<Tried>& tried) {
@@ -62,10 +66,28 @@ Json to_json(const std::vector<Tried>& tried) {
   return out;
 }
 
+// One line for each kind of axis.
+Json told(const Json& stability, stage::Events& events) {
+  for (const auto& [kind, a] : stability.items()) {
+    if (!a.is_object()) continue;
+    events.note(fmt::format("{}, decided again on {} resamples of the text: what stays agrees by {:.3f} (Jaccard), what goes by {:.3f}; least in {}, {:.3f}",
+                            kind, stability["resamples"].get<std::int64_t>(), a["kept"].get<double>(), a["removed"].get<double>(),
+                            a["least_at"].get<std::string>(), a["least_kept"].get<double>()));
+  }
+  return stability;
+}
+
 // In a folder of its own: what is solved again is no weight file of the result.
 void write_plan_beside(const std::filesystem::path& model, const ir::Plan& plan) {
   std::filesystem::create_directories(model / "plan");
   ir::write_plan(model / "plan", plan);
+}
+
+void write(engine::OpContext& context, const ir::Model& result, const ir::Plan& plan) {
+  const DType type = ir::common_dtype(context.model());
+  if (context.job.settings.text("to") == "gguf") return ir::write_gguf(result, context.job.out, {{"*", std::string(to_string(type))}}, context.writing());
+  ir::write_hf(result, context.job.out, type, context.writing());
+  write_plan_beside(context.job.out, plan);
 }
 
 bool narrows_blocks(const Widths& widths) { return widths.ffn || widths.kv || widths.heads || widths.hidden; }
@@ -76,9 +98,9 @@ Json run_prune(engine::OpContext& context) {
   const ir::Model& model = context.model();
   Narrowed narrowed{.plan = ir::Plan(model)};
   std::vector<Tried> tried;
-  const bool narrower = narrows_blocks(wanted.widths);
+  const bool narrower = narrows_blocks(wanted.widths) || wanted.merge;
   if (narrower) {
-    require_widths(model.sizes(), wanted.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
+    if (narrows_blocks(wanted.widths)) require_widths(model.sizes(), wanted.widths, settings.is_auto("align") ? kUsualBlock : settings.integer("align"));
     if (wanted.criterion == "auto") {
       tried = try_criteria(model, context.windows("calib"), wanted, candidates(wanted.widths), context.events);
       wanted.criterion = winner(tried).criterion;
@@ -89,12 +111,12 @@ Json run_prune(engine::OpContext& context) {
   }
   if (settings.has("vocab")) narrowed.plan.take["vocab"] = kept_tokens(context);
   const ir::Model result = ir::apply(narrowed.plan, model);
-  ir::write_hf(result, context.job.out, ir::common_dtype(model), context.writing());
-  write_plan_beside(context.job.out, narrowed.plan);
+  write(context, result, narrowed.plan);
   Json out = Json::object();
   if (narrower) out["criterion"] = wanted.criterion;
   if (!tried.empty()) out["tried"] = to_json(tried);
   if (settings.has("vocab")) out["keep"] = settings.text("keep");
+  if (narrowed.stability) out["stability"] = told(*narrowed.stability, context.events);
   if (!narrowed.maps.empty()) out["refit"] = report(narrowed.maps, "the refit", context.events);
   if (!narrowed.sequence.empty()) out["refit_in_sequence"] = report(narrowed.sequence, "the refit in sequence", context.events);
   return out;

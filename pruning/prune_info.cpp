@@ -8,15 +8,18 @@ using stage::Type;
 const stage::StageInfo& prune_info() {
   static const stage::StageInfo info = {
       .name = "prune",
-      .summary = "make every block narrower: feed-forward channels, key/value groups; the vocabulary smaller",
+      .summary = "make a model narrower: feed-forward channels, query heads, key/value groups, hidden width, vocabulary",
       .needs = {},
-      .output = "hf",
+      .output = "",
       .settings =
           {
               {.name = "ffn", .type = Type::Integer, .help = "Feed-forward channels that each block keeps; unset keeps all.", .least = 1,
                .most = 1 << 24, .unit = "channels"},
               {.name = "kv", .type = Type::Integer, .help = "Key/value groups, with their query heads, that each block keeps; unset keeps all.",
                .least = 1, .most = 1 << 16, .unit = "groups"},
+              {.name = "kv_mode", .type = Type::Choice, .fallback = "drop",
+               .help = "How groups go: drop removes them with their query heads; merge averages the keys and values of neighbours, and all query heads stay.",
+               .choices = {"drop", "merge"}, .only_beside = "kv"},
               {.name = "heads", .type = Type::Integer, .help = "Query heads that each key/value group keeps; unset keeps all.", .least = 1,
                .most = 1 << 16, .unit = "heads of a group"},
               {.name = "hidden", .type = Type::Integer, .help = "Channels of the residual stream that stay, the same in all blocks; unset keeps all.",
@@ -29,6 +32,9 @@ const stage::StageInfo& prune_info() {
                .help = "How the scores of the tensors that a structure runs through become one; first and last in the order gate up down and q k v o.",
                .choices = {"sum", "prod", "max", "mean", "first", "last"}, .only_beside = "criterion",
                .only_values = {"l1", "l2", "taylor-vector", "taylor-element1", "taylor-element2", "taylor-mixed"}},
+              {.name = "stability", .type = Type::Integer, .fallback = "0",
+               .help = "Decide again on so many resamples of the calibration windows and say how much of the choice stays the same; no further pass.",
+               .least = 0, .most = 1000, .unit = "resamples", .only_beside = "criterion", .only_values = {"minitron", "wanda", "flap"}},
               {.name = "refit", .type = Type::Choice, .fallback = "dense",
                .help = "Let what is kept take over what the removed did, by least squares on calibration text.",
                .choices = {"none", "bias", "dense", "sequential"}, .only_beside = "ffn, kv, heads, hidden"},
@@ -39,6 +45,9 @@ const stage::StageInfo& prune_info() {
               {.name = "align", .type = Type::Integer, .fallback = "auto",
                .help = "The feed-forward width must be a multiple of this; auto: 32, the block of the 4-, 5- and 8-bit containers.", .least = 1,
                .most = 4096, .unit = "channels", .may_be_auto = true, .only_beside = "ffn"},
+              {.name = "to", .type = Type::Choice, .fallback = "hf",
+               .help = "What to write: a Hugging Face folder with the plan in it, or a GGUF file, which can hold some shapes that a folder can't.",
+               .choices = {"hf", "gguf"}},
           },
       .methods =
           {
@@ -82,8 +91,9 @@ const stage::StageInfo& prune_info() {
               {.setting = "keep", .name = "count", .summary = "what the calibration text holds, and what tokens of that rank do on average",
                .paper = "isotonic regression: Ayer et al. 1955", .needs = {.calib = true}},
           },
-      .effects = {{Effect::Kind::Resize, "ffn", "ffn"}, {Effect::Kind::Resize, "kv", "kv"}, {Effect::Kind::Resize, "heads", "q"},
-                  {Effect::Kind::Resize, "hidden", "hidden"}, {Effect::Kind::Resize, "vocab", "vocab"}},
+      .effects = {{Effect::Kind::Resize, "ffn", "ffn"}, {Effect::Kind::Resize, "kv", "kv", "kv_mode", "drop"}, {Effect::Kind::Resize, "heads", "q"},
+                  {.kind = Effect::Kind::Resize, .setting = "hidden", .axis = "hidden", .needs = {.calib = true}}, {Effect::Kind::Resize, "vocab", "vocab"},
+                  {Effect::Kind::Merge, "kv", "kv", "kv_mode", "merge"}},
       .folder = "pruning",
   };
   return info;

@@ -11,6 +11,7 @@
 #include "apps/slmc/context.h"
 #include "apps/slmc/inspect.h"
 #include "apps/slmc/output_file.h"
+#include "apps/slmc/picture.h"
 #include "apps/slmc/registry.h"
 #include "apps/slmc/shared_options.h"
 #include "core/file.h"
@@ -111,6 +112,15 @@ Json weights_json(const std::vector<std::pair<std::string, double>>& differences
   return out;
 }
 
+// The smaller one beside the one that it was cut from; nothing when neither was, or nothing went.
+std::string picture(const ir::Model& a, const ir::Model& b) {
+  const bool turned = !kept_between(a, b);
+  std::optional<report::Kept> kept = turned ? kept_between(b, a) : kept_between(a, b);
+  if (!kept || !report::anything_went(*kept)) return {};
+  kept->title = turned ? "what is left of B in A" : "what is left of A in B";
+  return report::text(*kept);
+}
+
 int run_diff(Context& context) {
   const ir::Model a = load_model(context, context.args.text("A")), b = load_model(context, context.args.text("B"));
   const std::vector<Change> changes = changes_of(summarise(a), summarise(b));
@@ -132,6 +142,7 @@ int run_diff(Context& context) {
     for (const Change& c : changes) table.rows.push_back({c.what, c.a, c.b});
     context.term.table(table);
   }
+  if (const std::string drawn = picture(a, b); !drawn.empty() && !context.args.flag("plain")) context.term.text(drawn);
   const std::string from_a = origin_text(a.origin()), from_b = origin_text(b.origin());
   if (!from_a.empty()) context.term.text("A, by the numbers of its first ancestor\n" + from_a);
   if (!from_b.empty()) context.term.text("B, by the numbers of its first ancestor\n" + from_b);

@@ -11,6 +11,7 @@
 #include "apps/slmc/event_log.h"
 #include "apps/slmc/executor.h"
 #include "apps/slmc/output_file.h"
+#include "apps/slmc/picture.h"
 #include "core/file.h"
 #include "core/units.h"
 #include "recipe/lineage.h"
@@ -58,7 +59,7 @@ std::string limit_text(const recipe::Gate& gate) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
-report::Report report_of(const recipe::Chain& chain, const recipe::RunResult& result) {
+report::Report report_of(const Context& context, const recipe::Chain& chain, const recipe::RunResult& result) {
   report::Report out;
   out.name = chain.recipe.name;
   out.finished = local_time();
@@ -81,6 +82,10 @@ report::Report report_of(const recipe::Chain& chain, const recipe::RunResult& re
                      {"kernel path", result.facts.gemm}};
   out.recipe = chain.recipe.text;
   out.warnings = result.warnings;
+  if (!chain.recipe.report.empty() && !chain.input.blank) {
+    out.kept = kept_between(load_model(context, chain.model_path), load_model(context, result.output.string()));
+    if (out.kept) out.kept->title = fmt::format("what is left of '{}' in '{}'", chain.input.id, result.rows.back().artefact.id);
+  }
   return out;
 }
 
@@ -143,6 +148,17 @@ std::string remarks(const recipe::Artefact& a) {
   return out;
 }
 
+// What a run would leave of the input's blocks and widths; nothing when shapes stay.
+std::string picture(const recipe::Chain& chain) {
+  if (chain.stages.empty()) return {};
+  const recipe::Artefact& last = chain.stages.back().out;
+  report::Kept kept = kept_of(chain.input.shape, last.shape, last.blocks, last.blocks_known);
+  if (!report::anything_went(kept)) return {};
+  kept.title = fmt::format("what would be left of '{}' in '{}'{}", chain.input.id, last.id,
+                           !last.blocks_known ? "; which blocks go is measured" : last.exact ? "" : "; some sizes are measured and assumed here");
+  return "\n" + report::text(kept);
+}
+
 void show_plan(Context& context, const recipe::Chain& chain) {
   if (context.term.json()) {
     context.term.document(*find_command("plan"), recipe::to_json(chain));
@@ -168,6 +184,7 @@ std::string plan_text(const recipe::Chain& chain, bool plain) {
   if (!out.empty() && out.back() != '\n') out += '\n';
   if (plain) return out;
   if (!notes.empty()) out += "\n" + notes;
+  out += picture(chain);
   return chain.environment.facts ? out + fmt::format("\ndisk needed: {}\n", format_bytes(chain.disk_bytes)) : out;
 }
 
@@ -194,7 +211,7 @@ int drive(Context& context, recipe::Recipe recipe, const DriveOptions& options) 
     if (!options.keeps_work) result.rows.back().path = result.output;
     return run_json(chain, result);
   });
-  const report::Report report = report_of(chain, result);
+  const report::Report report = report_of(context, chain, result);
   write_report(chain, result, report);
   show_result(context, chain, result, report);
   return result.gates_met ? kDone : kGateNotMet;

@@ -64,13 +64,13 @@ at::Tensor whole_of(const at::Tensor& triangle) {
   return out;
 }
 
-// Mean |x| of each window: a row per window.
-class WindowAbsMeans {
+// A sum per channel of each window on its own: a row per window.
+class WindowSums {
  public:
-  explicit WindowAbsMeans(std::int64_t seq) : seq_(seq) {}
+  WindowSums(ChannelSum::Of of, std::int64_t seq) : of_(of), seq_(seq) {}
   void add(const at::Tensor& x) {               // whole windows: [windows * seq, n]
     for (std::int64_t first = 0; first < x.size(0); first += seq_) {
-      ChannelSum one(ChannelSum::Of::Abs, x.size(1), x.device());
+      ChannelSum one(of_, x.size(1), x.device());
       one.add(x.narrow(0, first, seq_));
       rows_.push_back(one.mean());
     }
@@ -78,6 +78,7 @@ class WindowAbsMeans {
   at::Tensor mean() const { return at::stack(rows_); }
 
  private:
+  ChannelSum::Of of_;
   std::int64_t seq_;
   std::vector<at::Tensor> rows_;
 };
@@ -90,7 +91,9 @@ class Sum {
       case Statistic::Gram: sum_.emplace<GramSum>(n, device); break;
       case Statistic::Mean: sum_.emplace<ChannelSum>(ChannelSum::Of::Value, n, device); break;
       case Statistic::MeanAbs: sum_.emplace<ChannelSum>(ChannelSum::Of::Abs, n, device); break;
-      case Statistic::WindowAbs: sum_.emplace<WindowAbsMeans>(seq); break;
+      case Statistic::WindowAbs: sum_.emplace<WindowSums>(ChannelSum::Of::Abs, seq); break;
+      case Statistic::WindowMean: sum_.emplace<WindowSums>(ChannelSum::Of::Value, seq); break;
+      case Statistic::WindowSquare: sum_.emplace<WindowSums>(ChannelSum::Of::Square, seq); break;
       case Statistic::MaxAbs: sum_.emplace<ChannelSum>(ChannelSum::Of::MaxAbs, n, device); break;
       default: sum_.emplace<ChannelSum>(ChannelSum::Of::Square, n, device); break;
     }
@@ -101,12 +104,12 @@ class Sum {
   // In the form that is kept.
   at::Tensor value() const {
     if (const auto* gram = std::get_if<GramSum>(&sum_)) return triangle_of(gram->mean());
-    if (const auto* windows = std::get_if<WindowAbsMeans>(&sum_)) return windows->mean();
+    if (const auto* windows = std::get_if<WindowSums>(&sum_)) return windows->mean();
     return std::get<ChannelSum>(sum_).mean();
   }
 
  private:
-  std::variant<std::monostate, GramSum, ChannelSum, WindowAbsMeans> sum_;
+  std::variant<std::monostate, GramSum, ChannelSum, WindowSums> sum_;
 };
 
 // What is asked for at sites that hold the same value; one sum serves all their names.
@@ -229,6 +232,8 @@ std::string_view to_string(Statistic s) {
     case Statistic::Mean: return "mean";
     case Statistic::MeanAbs: return "mean_abs";
     case Statistic::WindowAbs: return "window_abs";
+    case Statistic::WindowMean: return "window_mean";
+    case Statistic::WindowSquare: return "window_square";
     case Statistic::MaxAbs: return "max_abs";
     case Statistic::MeanSquare: return "mean_square";
     default: return "cosine";

@@ -23,6 +23,8 @@ enum class Statistic {
   Mean,         // [d]
   MeanAbs,      // [d]
   WindowAbs,    // [windows, d]; of each window the mean |x|
+  WindowMean,   // [windows, d]; of each window the mean x
+  WindowSquare, // [windows, d]; of each window the mean x²
   MaxAbs,       // [d]
   MeanSquare,   // [d]; the diagonal of Gram
   Cosine,       // [1]; of the site "block.{i}": mean over tokens of cos(block.{i}.in, block.{i}.out); 1 - this is Block Influence

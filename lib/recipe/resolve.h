@@ -46,6 +46,9 @@ struct Artefact {
   std::map<std::string, std::string> cannot;  // container -> why it can't hold this model
   // {"blocks": 27, "hidden": 576, "ffn": 1280 or [per block], "kv": 3, "heads": 9, "vocab": 49152}
   SharedJson sizes;
+  ir::Sizes shape;
+  std::vector<std::int64_t> blocks;  // the block of the input that each of its blocks was
+  bool blocks_known = true;          // false: some of the input's blocks go, which ones is measured; `blocks` assumes the last
 };
 
 // A model that a stage reads: an artefact of the chain, or one from outside.

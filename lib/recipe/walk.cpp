@@ -140,6 +140,37 @@ void resize(const StageEntry& entry, const Effect& effect, const Walk& walk, ir:
   }
 }
 
+// The shapes of merged groups: the first of each run of neighbours stays, with as many query heads as all of them have. Stands behind the
+// effect on query heads.
+void merge(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan, Problems& problems) {
+  const std::int64_t groups = entry.settings.integer(effect.setting), most = size_of(walk.model, effect.axis);
+  if (groups > most) {
+    problems.push_back({fmt::format("the setting '{}' must be at most {}, what '{}' has, but is {}", effect.setting, most, walk.at.id, groups),
+                        place_of(entry, effect.setting), {}});
+    return;
+  }
+  for (std::int64_t b = 0; b < walk.model.blocks(); ++b) {
+    const std::int64_t all = walk.model.sizes().of(effect.axis, b);
+    if (all <= groups) continue;
+    if (all % groups != 0) {
+      std::vector<std::int64_t> divisors;
+      for (std::int64_t n = 1; n < all; ++n)
+        if (all % n == 0) divisors.push_back(n);
+      problems.push_back({fmt::format("the setting '{}' must divide {}, the groups that are merged, but is {}", effect.setting, all, groups),
+                          place_of(entry, effect.setting), fmt::format("possible: {}", fmt::join(divisors, ", "))});
+      return;
+    }
+    for (std::int64_t g = 0; g < all; ++g) {
+      const std::string axis = fmt::format("block.{}.kv.{}.q", b, g);
+      const std::vector<std::int64_t> own = plan.take.contains(axis) ? plan.take[axis] : first(walk.model.sizes().of("q", b));
+      plan.take.erase(axis);
+      if (g % (all / groups) != 0) continue;
+      plan.take[fmt::format("block.{}.{}", b, effect.axis)].push_back(g);
+      for (std::int64_t k = 0; k < all / groups; ++k) plan.take[axis].insert(plan.take[axis].end(), own.begin(), own.end());
+    }
+  }
+}
+
 void remove_count(const StageEntry& entry, const Effect& effect, const Walk& walk, ir::Plan& plan,
                   std::vector<std::string>& assumed, Problems& problems) {
   const std::int64_t count = entry.settings.integer(effect.setting), all = size_of(walk.model, effect.axis);
@@ -195,7 +226,7 @@ void check_effects(const StageEntry& entry, Problems& problems) {
     if (!entry.settings.has(effect.setting)) continue;
     any = true;
     const auto [other, is_first] = by_axis.emplace(effect.axis, effect.setting);
-    if (is_first) continue;
+    if (is_first || other->second == effect.setting) continue;
     problems.push_back({fmt::format("the stage '{}' ({}) must have one of '{}' and '{}', but has both",
                                     entry.id, entry.use, other->second, effect.setting),
                         place_of(entry, effect.setting),
@@ -225,11 +256,23 @@ ir::Plan plan_of(const StageEntry& entry, const Walk& walk, std::vector<std::str
     }
     switch (effect.kind) {
       case Effect::Kind::Resize: resize(entry, effect, walk, plan, problems); break;
+      case Effect::Kind::Merge: merge(entry, effect, walk, plan, problems); break;
       case Effect::Kind::RemoveCount: remove_count(entry, effect, walk, plan, assumed, problems); break;
       case Effect::Kind::RemoveList: remove_list(entry, effect, walk, plan, problems); break;
     }
   }
   return plan;
+}
+
+// Which blocks of the input are left.
+void follow_blocks(const ir::Plan& plan, const StageEntry& entry, Artefact& out) {
+  const auto kept = plan.take.find("block");
+  if (kept == plan.take.end()) return;
+  std::vector<std::int64_t> blocks;
+  for (const std::int64_t i : kept->second) blocks.push_back(out.blocks[static_cast<std::size_t>(i)]);
+  out.blocks = std::move(blocks);
+  for (const Effect& effect : entry.info->effects)
+    if (effect.kind == Effect::Kind::RemoveCount && effect.axis == "block" && given(entry, effect.setting)) out.blocks_known = false;
 }
 
 void check_order(const StageEntry& entry, const Walk& walk, Problems& problems) {
@@ -289,8 +332,9 @@ std::optional<DType> dtype_asked(const StageEntry& entry) {
 }
 
 // A stage with a setting `embedding` stores that and the head apart, q8_0 unless told (ir::gguf_types).
-std::vector<std::pair<std::string, std::string>> gguf_format(const ir::Model& model, const StageEntry& entry) {
-  const std::string type = word_of(entry, "type", "f16");
+std::vector<std::pair<std::string, std::string>> gguf_format(const ir::Model& model, const StageEntry& entry, DType usual) {
+  const bool chooses = std::any_of(entry.info->settings.begin(), entry.info->settings.end(), [](const stage::Setting& s) { return s.name == "type"; });
+  const std::string type = word_of(entry, "type", chooses ? "f16" : std::string(to_string(usual)));
   if (!entry.settings.has("embedding")) return {{"*", type}};
   std::vector<std::pair<std::string, std::string>> out;
   for (const auto& [name, stored] : ir::gguf_types(model, type)) {
@@ -302,7 +346,7 @@ std::vector<std::pair<std::string, std::string>> gguf_format(const ir::Model& mo
 
 std::int64_t bytes_of(const Walk& walk, const StageEntry& entry, const std::string& container) {
   const ir::Model& model = walk.model;
-  if (container == "gguf") return ir::gguf_bytes(model, gguf_format(model, entry));
+  if (container == "gguf") return ir::gguf_bytes(model, gguf_format(model, entry, walk.dtype));
   if (container == "packed") return packed_bytes(model, entry);
   return ir::hf_bytes(model, dtype_asked(entry).value_or(walk.dtype));
 }
@@ -339,6 +383,7 @@ void describe(Artefact& out, const ir::Model& model) {
   out.parameters = cost.parameters;
   out.kv_bytes_per_token = cost.kv_bytes_per_token;
   out.sizes = std::make_shared<const Json>(sizes_json(model));
+  out.shape = model.sizes();
 }
 
 }  // namespace
@@ -348,6 +393,7 @@ Walk start_walk(const ir::Model& input) {
   walk.at.id = "model";
   walk.at.container = input.container();
   describe(walk.at, input);
+  walk.at.blocks = first(input.blocks());
   walk.at.cannot = why_not(ir::check(ir::Plan(input), input));
   return walk;
 }
@@ -380,6 +426,8 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
   out.container = stage::output_of(*entry.info, entry.settings);
   out.exact = assumed.empty() && walk.at.exact;
   out.quantized = entry.info->quantizes || walk.at.quantized;
+  out.blocks = walk.at.blocks;
+  out.blocks_known = walk.at.blocks_known;
   const std::string holder = out.container == "packed" ? "hf" : out.container;
   if (problems.size() == before) {
     const ir::Verdict verdict = ir::check(plan, walk.model);
@@ -397,6 +445,7 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
                             entry.place, v.nearest.empty() ? "" : "nearest: " + v.nearest});
       }
       walk.model = ir::apply(plan, walk.model);
+      follow_blocks(plan, entry, out);
     }
   }
   check_groups(entry, walk, out.container, assumed, problems);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/units.h"
+#include "report/svg.h"
 
 namespace slmc::report {
 namespace {
@@ -194,10 +195,11 @@ std::string html(const Report& report) {
     out += fmt::format("<p class=\"warn\">{}</p>\n", escape_xml(warning));
   if (const std::string picture = quality_picture(report); !picture.empty())
     out += "<h2>Quality against size</h2>\n<div class=\"pic\">" + picture + "</div>\n";
+  if (report.kept && anything_went(*report.kept))
+    out += "<h2>What is left, by block</h2>\n<div class=\"pic\">" + svg(*report.kept) + "</div>\n";
   out += "<h2>Stages</h2>\n" + html_table(run_table(report));
   if (const std::string picture = time_picture(report); !picture.empty())
     out += "<div class=\"pic\">" + picture + "</div>\n";
-  for (const HeatStrip& strip : report.strips) out += "<div class=\"pic\">" + svg(strip) + "</div>\n";
   out += lineage(report) + environment(report);
   if (!report.recipe.empty())
     out += fmt::format("<h2>Recipe</h2>\n<pre>{}</pre>\n", escape_xml(report.recipe));

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "report/svg.h"
+#include "report/kept.h"
 #include "report/table.h"
 
 namespace slmc::report {
@@ -41,7 +41,7 @@ struct Report {
   std::vector<ReportGate> gates;
   std::string quality_metric = "ppl";     // drawn against size
   std::vector<std::string> metric_order;  // columns, by base name; empty = the usual ones
-  std::vector<HeatStrip> strips;          // scores of layers and the like
+  std::optional<Kept> kept;                // what is left of the input in the last model
   std::vector<std::pair<std::string, std::string>> environment;  // "torch" -> "2.13.0"
   std::string recipe;                                            // its text
   Json const* lineage = nullptr;                                 // array of entries, of the last model

@@ -9,12 +9,11 @@
 #include "core/error.h"
 #include "core/text.h"
 #include "core/units.h"
+#include "report/svg_parts.h"
 
 namespace slmc::report {
 namespace {
 
-constexpr double kFont = 12,
-                 kCharacter = 6.6;  // px; the mean width of a character is good enough to place labels
 constexpr int kColours = 5;
 
 // Colours are chosen to be told apart by colour-blind readers and in both schemes.
@@ -30,7 +29,8 @@ constexpr std::string_view kStyle =
     ".slmc .grid{stroke:var(--grid)}.slmc .limit{stroke:var(--bad);stroke-dasharray:5 4}.slmc "
     ".limittext{fill:var(--bad)}</style>";
 
-// Coordinates with at most two digits behind the point, so that the last bits of a sum never show.
+}  // namespace
+
 std::string px(double v) {
   std::string out = fmt::format("{:.2f}", v);
   while (out.back() == '0') out.pop_back();
@@ -38,8 +38,8 @@ std::string px(double v) {
   return out == "-0" ? "0" : out;
 }
 
-std::string text(double x, double y, std::string_view content, std::string_view anchor = "start",
-                 std::string_view cls = "") {
+std::string text(double x, double y, std::string_view content, std::string_view anchor,
+                 std::string_view cls) {
   return fmt::format("<text x=\"{}\" y=\"{}\"{}{}>{}</text>\n", px(x), px(y),
                      anchor == "start" ? "" : fmt::format(" text-anchor=\"{}\"", anchor),
                      cls.empty() ? "" : fmt::format(" class=\"{}\"", cls), escape_xml(content));
@@ -57,6 +57,8 @@ std::string open_svg(int width, int height, const std::string& title) {
       "aria-label=\"{}\" style=\"max-width:100%;height:auto\">\n<title>{}</title>\n{}\n",
       width, height, width, height, escape_xml(title), escape_xml(title), kStyle);
 }
+
+namespace {
 
 std::string colour(std::size_t series) { return fmt::format("var(--s{})", series % kColours); }
 
@@ -313,51 +315,6 @@ std::string svg(const BarChart& chart) {
         "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"18\" rx=\"2\" style=\"fill:var(--s0)\"/>\n", px(left),
         px(y + 3), px(length));
     out += text(left + length + 6, y + 16, bar.text, "start", "soft");
-  }
-  return out + "</svg>\n";
-}
-
-std::string svg(const HeatStrip& strip) {
-  constexpr double kRow = 24, kTop = 34;
-  SLMC_CHECK(strip.values.size() == strip.rows.size());
-  int name_width = 4;
-  double least = 1e300, most = -1e300;
-  for (std::size_t r = 0; r < strip.rows.size(); ++r) {
-    SLMC_CHECK(strip.values[r].size() == strip.columns.size());
-    name_width = std::max(name_width, display_width(strip.rows[r]));
-    for (const double v : strip.values[r]) {
-      if (!std::isfinite(v)) continue;
-      least = std::min(least, v);
-      most = std::max(most, v);
-    }
-  }
-  const double left = std::min(name_width * kCharacter + 16, strip.width * 0.4);
-  const double cell =
-      strip.columns.empty() ? 0 : (strip.width - left - 4) / static_cast<double>(strip.columns.size());
-  const int height = static_cast<int>(kTop + kRow * static_cast<double>(strip.rows.size()) + 26);
-  std::string out = open_svg(strip.width, height, strip.title) + text(0, 18, strip.title, "start", "title");
-  if (most >= least)
-    out +=
-        text(strip.width - 4, 18, fmt::format("{} to {}", tick_text(least), tick_text(most)), "end", "soft");
-  for (std::size_t r = 0; r < strip.rows.size(); ++r) {
-    const double y = kTop + kRow * static_cast<double>(r);
-    out += text(left - 8, y + 16, strip.rows[r], "end");
-    for (std::size_t c = 0; c < strip.columns.size(); ++c) {
-      const double v = strip.values[r][c];
-      const std::string name = fmt::format("{}, {}: {}", strip.rows[r], strip.columns[c],
-                                           std::isfinite(v) ? format_number(v) : "no value");
-      const double share = !std::isfinite(v) ? 0 : most > least ? (v - least) / (most - least) : 1;
-      out += fmt::format(
-          "<rect x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" "
-          "style=\"fill:var(--s0);fill-opacity:{};stroke:var(--grid)\"><title>{}</title></rect>\n",
-          px(left + cell * static_cast<double>(c)), px(y), px(cell), px(kRow - 2), px(share),
-          escape_xml(name));
-    }
-  }
-  const std::size_t every =
-      std::max<std::size_t>(1, static_cast<std::size_t>(std::ceil(28 / std::max(cell, 1.0))));
-  for (std::size_t c = 0; c < strip.columns.size(); c += every) {
-    out += text(left + cell * (static_cast<double>(c) + 0.5), height - 8, strip.columns[c], "middle", "soft");
   }
   return out + "</svg>\n";
 }

@@ -54,16 +54,8 @@ struct BarChart {
   int width = 720;
 };
 
-struct HeatStrip {
-  std::string title;
-  std::vector<std::string> rows, columns;   // names
-  std::vector<std::vector<double>> values;  // [row][column]; NaN = no value
-  int width = 720;
-};
-
 std::string svg(const LineChart& chart);
 std::string svg(const BarChart& chart);
-std::string svg(const HeatStrip& strip);
 // Round numbers inside [least, most]
 std::vector<double> ticks(double least, double most, Scale scale, int about);
 std::string escape_xml(std::string_view text);  // & < > " ' and characters that XML forbids

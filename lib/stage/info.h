@@ -37,6 +37,7 @@ struct MethodInfo {
 struct Effect {
   enum class Kind {
     Resize,       // `ffn: 1280`: the axis gets this size in every block
+    Merge,        // `kv: 1` beside `kv_mode: merge`: groups become so many, each with the query heads of those it was made of
     RemoveCount,  // `layers: 3`: so many entries fewer; which ones is measured
     RemoveList,   // `list: [3, 4]`: these entries are removed
   };
@@ -45,6 +46,7 @@ struct Effect {
   std::string axis;     // "ffn", "kv", "block", "vocab"
   // Another setting and the value beside which shapes change; empty: always
   std::string only_beside, only_value;
+  Needs needs = {};  // added to the stage's when the setting is given
 };
 
 struct StageInfo {

@@ -43,6 +43,15 @@ bool chosen(const StageInfo& info, const MethodInfo& method, const Settings& set
   return boolean ? settings.boolean(method.setting) : settings.text(method.setting) == method.name;
 }
 
+void add(Needs& needs, const Needs& more) {
+  needs.calib |= more.calib;
+  needs.train |= more.train;
+  needs.teacher |= more.teacher;
+  needs.whole |= more.whole;
+  needs.passes += more.passes;
+  needs.drawn |= more.drawn;
+}
+
 }  // namespace
 
 void Registry::add(StageInfo info) {
@@ -66,13 +75,10 @@ std::vector<std::string> Registry::names() const {
 Needs needs_of(const StageInfo& info, const Settings& settings) {
   Needs needs = info.needs;
   for (const MethodInfo& method : info.methods) {
-    if (!chosen(info, method, settings)) continue;
-    needs.calib |= method.needs.calib;
-    needs.train |= method.needs.train;
-    needs.teacher |= method.needs.teacher;
-    needs.whole |= method.needs.whole;
-    needs.passes += method.needs.passes;
-    needs.drawn |= method.needs.drawn;
+    if (chosen(info, method, settings)) add(needs, method.needs);
+  }
+  for (const Effect& effect : info.effects) {
+    if (settings.has(effect.setting) && !settings.is_auto(effect.setting)) add(needs, effect.needs);
   }
   return needs;
 }

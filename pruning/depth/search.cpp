@@ -96,13 +96,13 @@ std::vector<Removal> least_run(const std::vector<double>& distances, std::int64_
   return out;
 }
 
-std::vector<Removal> one_shot(Trials& trials, const Goal& goal, stage::Events& events) {
-  std::vector<double> scores;
+std::vector<std::vector<double>> costs_alone(Trials& trials, stage::Events& events) {
+  std::vector<std::vector<double>> out;
   for (const Unit& unit : trials.units()) {
-    scores.push_back(trials.of(without(trials.settled(), unit))->increase());
-    events.progress("candidates tried", static_cast<std::int64_t>(scores.size()), static_cast<std::int64_t>(trials.units().size()));
+    out.push_back(trials.of(without(trials.settled(), unit))->windows);
+    events.progress("candidates tried", static_cast<std::int64_t>(out.size()), static_cast<std::int64_t>(trials.units().size()));
   }
-  return lowest(trials.units(), scores, goal);
+  return out;
 }
 
 std::vector<Removal> greedy(Trials& trials, const Goal& goal, std::int64_t shortlist, stage::Events& events) {

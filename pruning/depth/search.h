@@ -36,8 +36,9 @@ std::vector<Removal> lowest(const std::vector<Unit>& units, const std::vector<do
 // The run of `count` blocks with the least distance [Gromov et al. 2024, arXiv:2403.17887]; distances: see angular_distances.
 std::vector<Removal> least_run(const std::vector<double>& distances, std::int64_t count);
 
-// Each unit alone is taken away from the whole model; those that cost least go all at once [Kim et al. 2024, arXiv:2402.02834].
-std::vector<Removal> one_shot(Trials& trials, const Goal& goal, stage::Events& events);
+// What each unit costs that alone is taken away from the whole model, by window: `lowest` of their means are the one-shot searches of Kim et
+// al. 2024, arXiv:2402.02834.
+std::vector<std::vector<double>> costs_alone(Trials& trials, stage::Events& events);
 
 // One unit after the other, the one whose absence (with those before) costs least [SLEB, Song et al. 2024, arXiv:2402.09025; with parts of
 // blocks: BlockPruner, Zhong et al. 2024, arXiv:2406.10594]. Candidates of a round are the `shortlist` remaining units that turn the stream

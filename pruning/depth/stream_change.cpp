@@ -6,6 +6,7 @@
 #include <cmath>
 #include <deque>
 #include <numbers>
+#include <numeric>
 
 #include "core/cancel.h"
 #include "core/error.h"
@@ -60,7 +61,13 @@ double influence_of(const at::Tensor& x, const at::Tensor& y, const Unit& unit) 
   return influence;
 }
 
-std::vector<double> run_block(const engine::Arch& arch, engine::Weights& weights, std::int64_t block, const std::vector<Unit>& units, at::Tensor& x) {
+std::vector<double> means(const ByWindow& values) {
+  std::vector<double> out;
+  for (const std::vector<double>& v : values) out.push_back(std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size()));
+  return out;
+}
+
+ByWindow run_block(const engine::Arch& arch, engine::Weights& weights, std::int64_t block, const std::vector<Unit>& units, at::Tensor& x) {
   const bool whole = std::all_of(units.begin(), units.end(), [](const Unit& u) { return u.part == Part::Block; });
   const at::Tensor before = x.clone();
   at::Tensor middle = x;                            // behind attention, when somebody asks for parts
@@ -69,50 +76,50 @@ std::vector<double> run_block(const engine::Arch& arch, engine::Weights& weights
     engine::run_windows(without(arch, Unit{block, Part::FeedForward}), weights, middle, block, block + 1);
   }
   engine::run_windows(arch, weights, x, block, block + 1);
-  std::vector<double> out;
-  for (const Unit& unit : units) {
-    const at::Tensor& from = unit.part == Part::FeedForward ? middle : before;
-    out.push_back(influence_of(from, unit.part == Part::Attention ? middle : x, unit));
+  ByWindow out(units.size());
+  for (std::size_t u = 0; u < units.size(); ++u) {
+    const at::Tensor &from = units[u].part == Part::FeedForward ? middle : before, &to = units[u].part == Part::Attention ? middle : x;
+    for (std::int64_t w = 0; w < x.size(0); ++w) out[u].push_back(influence_of(from.narrow(0, w, 1), to.narrow(0, w, 1), units[u]));
   }
   return out;
 }
 
-std::vector<double> influences(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, const std::vector<Unit>& units) {
-  std::vector<double> sums(units.size());
+ByWindow influences(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, const std::vector<Unit>& units) {
+  ByWindow out(units.size());
   for_groups(arch, weights, windows, [&](at::Tensor x) {
     std::size_t at = 0;
     for (std::int64_t i = 0; i < blocks_of(arch); ++i) {
       cancel_point("nothing was written");
       std::vector<Unit> own;
       for (std::size_t u = at; u < units.size() && units[u].block == i; ++u) own.push_back(units[u]);
-      for (const double value : run_block(arch, weights, i, own, x)) sums[at++] += value * static_cast<double>(x.size(0));
+      for (const std::vector<double>& values : run_block(arch, weights, i, own, x)) {
+        out[at].insert(out[at].end(), values.begin(), values.end());
+        ++at;
+      }
     }
   });
-  for (double& sum : sums) sum /= static_cast<double>(windows.size(0));
-  return sums;
+  return out;
 }
 
-std::vector<double> angular_distances(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t n, bool last_token) {
-  std::vector<double> sums(static_cast<std::size_t>(blocks_of(arch) - n + 1));
-  std::int64_t rows = 0;
+ByWindow angular_distances(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t n, bool last_token) {
+  ByWindow out(static_cast<std::size_t>(blocks_of(arch) - n + 1));
   for_groups(arch, weights, windows, [&](at::Tensor x) {
-    const auto seen = [&] { return (last_token ? x.select(1, x.size(1) - 1) : x.flatten(0, 1)).clone(); };
+    const auto seen = [&] { return (last_token ? x.narrow(1, x.size(1) - 1, 1) : x).clone(); };      // [windows, positions, hidden]
     std::deque<at::Tensor> inputs = {seen()};       // of the last n + 1 blocks
-    rows += inputs.back().size(0);
     for (std::int64_t i = 0; i < blocks_of(arch); ++i) {
       cancel_point("nothing was written");
       engine::run_windows(arch, weights, x, i, i + 1);
       inputs.push_back(seen());
       if (static_cast<std::int64_t>(inputs.size()) > n + 1) inputs.pop_front();
-      const std::int64_t first = i + 1 - n;
-      if (first >= 0) sums[static_cast<std::size_t>(first)] += angles(inputs.front(), inputs.back());
+      if (const std::int64_t first = i + 1 - n; first >= 0) {
+        for (std::int64_t w = 0; w < x.size(0); ++w) {
+          out[static_cast<std::size_t>(first)].push_back(angles(inputs.front()[w], inputs.back()[w]) / static_cast<double>(inputs.back().size(1)));
+          require_finite(out[static_cast<std::size_t>(first)].back(), to_string(Unit{first}));
+        }
+      }
     }
   });
-  for (std::size_t l = 0; l < sums.size(); ++l) {
-    sums[l] /= static_cast<double>(rows);
-    require_finite(sums[l], to_string(Unit{static_cast<std::int64_t>(l)}));
-  }
-  return sums;
+  return out;
 }
 
 }  // namespace slmc::pruning

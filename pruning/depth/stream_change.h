@@ -13,15 +13,19 @@ namespace slmc::pruning {
 // unit's input and output. Error(Numeric) naming the unit when activations overflow.
 double influence_of(const at::Tensor& x, const at::Tensor& y, const Unit& unit);
 
-// x [n, seq, hidden] through one block, in place; gives how much each of `units`, all of this block, turns the stream.
-std::vector<double> run_block(const engine::Arch& arch, engine::Weights& weights, std::int64_t block, const std::vector<Unit>& units, at::Tensor& x);
+// By unit, or by first block of a run, a value of every window: searches rank by their means, resamples (resample.h) by other means.
+using ByWindow = std::vector<std::vector<double>>;
+std::vector<double> means(const ByWindow& values);
 
-// Of all windows [n, seq], for each unit.
-std::vector<double> influences(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, const std::vector<Unit>& units);
+// x [n, seq, hidden] through one block, in place; gives how much each of `units`, all of this block, turns the stream.
+ByWindow run_block(const engine::Arch& arch, engine::Weights& weights, std::int64_t block, const std::vector<Unit>& units, at::Tensor& x);
+
+// Of windows [n, seq], for each unit.
+ByWindow influences(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, const std::vector<Unit>& units);
 
 // d(l, n) = E[arccos cos(x_l, x_{l+n})] / pi for l = 0 .. blocks - n, where x_l is the input of block l (x_blocks: what leaves the last):
 // how far the run of n blocks from l on turns the stream [Gromov et al. 2024, arXiv:2403.17887, eq. 7]. Over all positions, or over the last
 // one of each window, as the paper has it.
-std::vector<double> angular_distances(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t n, bool last_token);
+ByWindow angular_distances(const engine::Arch& arch, engine::Weights& weights, const at::Tensor& windows, std::int64_t n, bool last_token);
 
 }  // namespace slmc::pruning

@@ -96,7 +96,7 @@ void Trials::settle(const engine::Arch& cut) {
     for (const Unit& unit : units_) {
       if (unit.block == i) own.push_back(unit);
     }
-    const std::vector<double> turned = run_block(cut, weights_, i, own, x);
+    const std::vector<double> turned = means(run_block(cut, weights_, i, own, x));
     for (std::size_t u = 0, k = 0; u < units_.size(); ++u) {
       if (units_[u].block == i) influence_[u] = turned[k++];
     }

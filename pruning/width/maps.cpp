@@ -47,7 +47,8 @@ std::vector<std::string> changed_maps(const ir::Model& model, const ir::Plan& pl
     const std::string map = "block." + std::to_string(block) + "." + part;
     if (!model.has(map)) continue;
     const auto all = static_cast<std::size_t>(model.find(map)->shape[1]);
-    if (hidden || kept_inputs(model, plan, map).size() < all) out.push_back(map);
+    const bool merged = map.ends_with(".attn.o") && plan.set.contains("block." + std::to_string(block) + ".attn.k");
+    if (hidden || merged || kept_inputs(model, plan, map).size() < all) out.push_back(map);
   }
   return out;
 }

@@ -12,7 +12,8 @@ namespace slmc::pruning {
 // Where a map's inputs are measured; maps that read the same value share a site: "block.3.attn.v" -> "block.3.attn.q.in".
 std::string input_site(const std::string& map);
 
-// Of `model`'s block `block` under `plan` (no block is removed): the maps that lose inputs; all maps when hidden width goes.
+// Of `model`'s block `block` under `plan` (no block is removed): the maps that lose inputs, or whose inputs change because
+// groups before them were merged; all maps when hidden width goes.
 std::vector<std::string> changed_maps(const ir::Model& model, const ir::Plan& plan, std::int64_t block);
 
 // The inputs of a map that the plan keeps, ascending: of "kv q vd", ffn or hidden.

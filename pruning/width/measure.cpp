@@ -32,8 +32,10 @@ Sites sites_of(const ir::Model& model, const Widths& widths) {
   return out;
 }
 
-std::vector<Statistic> of_inputs(const Wants& wants) {
+std::vector<Statistic> of_inputs(const Wants& wants, bool windows) {
   std::vector<Statistic> out;
+  if (windows && wants.mean_square) out.push_back(Statistic::WindowSquare);
+  if (windows && wants.mean) out.push_back(Statistic::WindowMean);
   if (wants.mean_square) out.push_back(Statistic::MeanSquare);
   if (wants.mean) out.push_back(Statistic::Mean);
   if (wants.window_mean_abs) out.push_back(Statistic::WindowAbs);
@@ -55,7 +57,7 @@ Measured measure(const ir::Model& model, const at::Tensor& windows, const Widths
   engine::CollectSettings fit{.device = device}, held{.device = device};
   const Sites sites = sites_of(model, widths);
   for (const std::string& site : sites.criterion) {
-    for (const Statistic what : of_inputs(asked.wants)) fit.requests.insert({site, what});
+    for (const Statistic what : of_inputs(asked.wants, asked.windows)) fit.requests.insert({site, what});
   }
   for (const std::string& site : sites.norms) {
     if (asked.wants.window_mean_abs) fit.requests.insert({site, Statistic::WindowAbs});
@@ -74,6 +76,7 @@ Measured measure(const ir::Model& model, const at::Tensor& windows, const Widths
   Measured out;
   if (fit.requests.empty()) return out;
   const SplitWindows parts = split(windows);
+  out.windows = parts.fit.size(0);
   out.fit = engine::collect_cached(model, parts.fit, fit, cache, events);
   if (!held.requests.empty()) out.held_out = engine::collect_cached(model, parts.held_out, held, cache, events);
   return out;

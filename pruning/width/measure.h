@@ -19,12 +19,14 @@ SplitWindows split(const at::Tensor& windows);
 
 struct Measured {
   engine::Statistics fit, held_out;           // held_out: only what judges a refit
+  std::int64_t windows = 0;                   // of `fit`
 };
 
 struct Asked {
   Wants wants;                                // of the criterion
   bool grams = false, means = false;          // of a refit: E[x xᵀ], E[x] of what narrowed maps read
   bool norms = false;                         // E[x²] of the stream that each norm reads
+  bool windows = false;                       // what the criterion wants also of each window on its own, for stability.h
 };
 
 // Of the maps that `widths` narrows. Undefined windows: nothing may be asked for.

@@ -3,9 +3,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/json.h"
 #include "pruning/width/decide.h"
 #include "pruning/width/refit.h"
 #include "stage/job.h"
@@ -25,6 +27,8 @@ struct NarrowSettings {
   std::string criterion = "wanda";
   Aggregate aggregate = Aggregate::Sum;       // of the criteria that score tensor by tensor
   Repair repair = Repair::Dense;
+  std::optional<std::int64_t> merge;          // key/value groups are merged down to so many (merge.h); widths.kv is then unset
+  std::int64_t stability = 0;                 // resamples on which it is decided again (stability.h)
   std::uint64_t seed = 0;                     // of the random criterion
   at::Device device = at::kCPU;
   std::filesystem::path cache;                // of statistics; empty: none
@@ -35,9 +39,10 @@ struct Narrowed {
   ir::Plan plan;                              // take; the repaired maps under `set`; criterion, repair, scores and errors under `why`
   std::vector<RefittedMap> maps;              // of the repair from statistics
   std::vector<RefittedMap> sequence;          // of the walk after it, against the cut model's own inputs
+  SharedJson stability;                       // summary() of stability.h; null unless asked for
 };
 
-// Error(Recipe) when a bias is wanted where the family holds none, or the criterion has no formula for an axis.
+// Error(Recipe) when groups can't be merged, a bias is wanted where the family holds none, or the criterion has no formula for an axis.
 void require_possible(const ir::Model& model, const NarrowSettings& settings);
 
 // windows [n, seq] int64, may be undefined when no text is needed. The last eighth of the windows chooses ridges and judges.

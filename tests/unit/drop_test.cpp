@@ -157,13 +157,13 @@ TEST(Search, InfluencesEqualTheDefinition) {
     return 1 - ((x * y).sum(-1) / (x.pow(2).sum(-1) * y.pow(2).sum(-1)).sqrt()).mean().item<double>();
   };
   const std::vector<Unit> units = {{0, Part::Block}, {1, Part::Attention}, {1, Part::FeedForward}, {2, Part::Block}};
-  const std::vector<double> got = influences(c.arch, c.weights, c.windows, units);
+  const std::vector<double> got = means(influences(c.arch, c.weights, c.windows, units));
   EXPECT_NEAR(got[0], turned("block.0.in", "block.0.out"), 1e-6);
   EXPECT_NEAR(got[1], turned("block.1.in", "block.1.mid"), 1e-6);
   EXPECT_NEAR(got[2], turned("block.1.mid", "block.1.out"), 1e-6);
   EXPECT_NEAR(got[3], turned("block.2.in", "block.2.out"), 1e-6);
   for (const bool last : {false, true}) {
-    const std::vector<double> angles = angular_distances(c.arch, c.weights, c.windows, 2, last);
+    const std::vector<double> angles = means(angular_distances(c.arch, c.weights, c.windows, 2, last));
     ASSERT_EQ(angles.size(), 2u);
     for (std::int64_t l = 0; l < 2; ++l) {
       const at::Tensor x = tap.of.at("block." + std::to_string(l) + ".in"), y = tap.of.at("block." + std::to_string(l + 1) + ".out");
@@ -205,7 +205,7 @@ TEST(Search, OneShotRanksEachAloneByTheDefinition) {
   const Judge judge(c.arch, c.weights, c.windows, 1);
   for (const Measure measure : {Measure::Kl, Measure::Loss}) {
     Trials trials(judge, c.arch, c.weights, measure, units_of(c.model.sizes(), "layer"));
-    const std::vector<Removal> got = one_shot(trials, Goal(c.model, "layer", 2), events);
+    const std::vector<Removal> got = lowest(trials.units(), means(costs_alone(trials, events)), Goal(c.model, "layer", 2));
     std::vector<std::pair<double, std::int64_t>> want;
     for (std::int64_t i = 0; i < 5; ++i) {
       const double cost = measure == Measure::Kl ? kl_by_definition(c, blocks({i}), 1) : loss_by_definition(c, blocks({i})) - loss_by_definition(c, {});
@@ -263,7 +263,7 @@ TEST(Search, ShortlistLimitsCandidatesButNotEveryThirdRound) {
   SilentEvents events;
   const std::vector<Unit> units = units_of(c.model.sizes(), "layer");
   Trials trials(judge, c.arch, c.weights, Measure::Kl, units);
-  const std::vector<Removal> least = lowest(units, influences(c.arch, c.weights, c.windows, units), Goal(c.model, "layer", 1));
+  const std::vector<Removal> least = lowest(units, means(influences(c.arch, c.weights, c.windows, units)), Goal(c.model, "layer", 1));
   EXPECT_EQ(greedy(trials, Goal(c.model, "layer", 1), 1, events)[0].unit, least[0].unit);       // the only candidate
 }
 
@@ -361,8 +361,8 @@ TEST(Search, SameAnswersForOneTwoAndThreeThreads) {
     add(removed);
     add(refine(trials, c.arch, removed, 4, events));
     add(evolve(trials, c.arch, 2, {.generations = 3, .children = 4, .beginners = 4, .seed = 1}, events));
-    for (const double d : angular_distances(c.arch, c.weights, c.windows, 2, true)) now.push_back(d);
-    for (const double i : influences(c.arch, c.weights, c.windows, units_of(c.model.sizes(), "any"))) now.push_back(i);
+    for (const double d : means(angular_distances(c.arch, c.weights, c.windows, 2, true))) now.push_back(d);
+    for (const double i : means(influences(c.arch, c.weights, c.windows, units_of(c.model.sizes(), "any")))) now.push_back(i);
     if (first.empty()) first = now;
     EXPECT_EQ(first, now) << threads << " threads";
   }

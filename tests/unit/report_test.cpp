@@ -4,9 +4,12 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/file.h"
+#include "core/text.h"
 #include "report/html.h"
+#include "report/svg.h"
 
 namespace slmc::report {
 namespace {
@@ -169,15 +172,74 @@ TEST(Svg, BarsAreProportional) {
   EXPECT_EQ(widths[3], 0);
 }
 
-TEST(Svg, HeatStripShadesFromLeastToMost) {
-  const std::string text =
-      svg(HeatStrip{"Influence", {"attn", "ffn"}, {"0", "1", "2"}, {{1, 2, 3}, {3, std::nan(""), 1}}, 400});
-  EXPECT_EQ(count(text, "<rect"), 6u);
-  EXPECT_EQ(count(text, "fill-opacity:1;"), 2u);
-  EXPECT_EQ(count(text, "fill-opacity:0.5;"), 1u);
-  EXPECT_EQ(count(text, "fill-opacity:0;"), 3u);
-  EXPECT_NE(text.find("<title>ffn, 1: no value</title>"), std::string::npos);
-  EXPECT_EQ(unbalanced(text), "");
+// Four blocks: whole, narrower, without attention, gone.
+Kept four_blocks() {
+  return {.title = "what is left",
+          .blocks = {{.number = 0, .kv = {3, 3}, .heads = {9, 9}, .ffn = {1536, 1536}},
+                     {.number = 1, .kv = {2, 3}, .heads = {6, 9}, .ffn = {1280, 1536}},
+                     {.number = 2, .kv = {0, 3}, .heads = {0, 9}, .ffn = {1, 1536}},
+                     {.number = 3, .there = false, .kv = {0, 3}, .heads = {0, 9}, .ffn = {0, 1536}}},
+          .whole = {{"blocks", {3, 4}}, {"vocab", {49151, 49152}}}};
+}
+
+TEST(Kept, ALineForEachKindOfBlock) {
+  EXPECT_EQ(text(four_blocks()),
+            "what is left\n"
+            "  blocks  groups  query heads      feed-forward\n"
+            "  0          3/3  ██████████  9/9  ████████████████████ 1536/1536\n"
+            "  1          2/3  ███████░░░  6/9  █████████████████░░░ 1280/1536\n"
+            "  2         gone  ░░░░░░░░░░ gone  █░░░░░░░░░░░░░░░░░░░ 1/1536\n"
+            "  3         gone\n"
+            "  blocks  ███████████████░░░░░ 3/4\n"
+            "  vocab   ███████████████████░ 49151/49152\n");
+}
+
+TEST(Kept, NeighboursThatAreAlikeShareALine) {
+  Kept kept;
+  for (std::int64_t i = 0; i < 6; ++i) kept.blocks.push_back({.number = i, .there = i != 3, .kv = {2, 2}, .heads = {4, 4}, .ffn = {64, 96}});
+  const std::string drawn = text(kept);
+  EXPECT_NE(drawn.find("\n  0-2 "), std::string::npos) << drawn;
+  EXPECT_NE(drawn.find("\n  3         gone\n"), std::string::npos) << drawn;
+  EXPECT_NE(drawn.find("\n  4-5 "), std::string::npos) << drawn;
+  kept.blocks[3].there = true;
+  kept.blocks[5].there = kept.which_known = false;
+  EXPECT_NE(text(kept).find("\n  5 of 6 "), std::string::npos) << text(kept);
+  EXPECT_NE(text(kept).find("\n  1 of 6    gone\n"), std::string::npos) << text(kept);
+}
+
+TEST(Kept, LargestModelsFitEightyColumnsWithWidthsOfTheirOwn) {
+  Kept kept;
+  for (std::int64_t i = 0; i < 130; ++i) kept.blocks.push_back({.number = i, .kv = {100 + i % 28, 128}, .heads = {100 + i % 28, 128}, .ffn = {100000 + i, 131072}});
+  kept.whole = {{"blocks", {130, 130}}, {"hidden", {16384, 16384}}, {"vocab", {262144, 262144}}};
+  std::istringstream lines(text(kept));
+  std::size_t n = 0;
+  for (std::string line; std::getline(lines, line); ++n) EXPECT_LE(display_width(line), 80) << line;
+  EXPECT_EQ(n, 2u + 130 + 3);
+}
+
+TEST(Kept, NothingWentOnlyWhenEverythingIsThere) {
+  Kept kept = {.blocks = {{.kv = {2, 2}, .heads = {4, 4}, .ffn = {8, 8}}}, .whole = {{"vocab", {5, 5}}}};
+  EXPECT_FALSE(anything_went(kept));
+  kept.whole[0].second.now = 4;
+  EXPECT_TRUE(anything_went(kept));
+  kept.whole.clear();
+  kept.blocks[0].heads.now = 2;
+  EXPECT_TRUE(anything_went(kept));
+}
+
+TEST(Kept, SvgFillsEachCellByItsShareAndCrossesOutWhatWent) {
+  const std::string drawn = svg(four_blocks());
+  EXPECT_EQ(unbalanced(drawn), "");
+  EXPECT_EQ(drawn, svg(four_blocks()));
+  EXPECT_EQ(count(drawn, "class=\"limit\""), 5u);                 // three lanes of block 3, two of block 2
+  EXPECT_NE(drawn.find("<title>block 1: feed-forward 1280 of 1536</title>"), std::string::npos);
+  EXPECT_NE(drawn.find("<title>block 2: query heads gone</title>"), std::string::npos);
+  EXPECT_NE(drawn.find("<title>block 3: gone</title>"), std::string::npos);
+  std::vector<double> heights;                                    // of the feed-forward lane: outline, filling, outline, filling ...
+  for (std::size_t at = 0; (at = drawn.find("<rect", at)) != std::string::npos && heights.size() < 4; ++at)
+    heights.push_back(std::stod(drawn.substr(drawn.find("height=\"", at) + 8)));
+  EXPECT_EQ(heights[0], heights[1]);
+  EXPECT_NEAR(heights[3] / heights[2], 1280.0 / 1536, 1e-3);
 }
 
 TEST(Metrics, TitlesAndTexts) {
@@ -262,6 +324,7 @@ TEST(Html, StandsAloneAndIsWellFormed) {
   const Json lineage = Json::parse(
       R"([{"id":"depth","stage":"drop","key":"1a2b3c4d5e","settings":{"layers":3,"note":"<i>"},"versions":{"torch":"2.13.0"}}, 7])");
   r.lineage = &lineage;
+  r.kept = four_blocks();
   const std::string page = html(r);
   EXPECT_EQ(unbalanced(page), "");
   EXPECT_EQ(page, html(r));
@@ -276,7 +339,7 @@ TEST(Html, StandsAloneAndIsWellFormed) {
   EXPECT_NE(page.find("# &lt;&amp;&gt;"), std::string::npos);
   EXPECT_NE(page.find("&lt;i&gt;"), std::string::npos);
   EXPECT_NE(page.find("gate: at most 72 MB"), std::string::npos);
-  EXPECT_EQ(count(page, "<svg"), 2u);
+  EXPECT_EQ(count(page, "<svg"), 3u);
   for (const ReportRow& row : r.rows) EXPECT_NE(page.find("<td>" + row.id + "</td>"), std::string::npos);
   if (const char* path = std::getenv("SLMC_WRITE_REPORT")) write_text(path, page);  // to look at it
 }

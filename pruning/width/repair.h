@@ -27,8 +27,9 @@ Repaired repair_from_statistics(const ir::Model& model, const ir::Plan& plan, co
 
 // The whole model and the cut one walk over the same windows side by side, and each map of the cut one is fitted to what it really reads
 // (the repaired blocks before it) and to what the whole model has behind the same map: maps that add to the stream are fitted to the whole
-// stream, so that they also make up for what the blocks before them left. Starts from the values that `plan` sets. All maps when hidden width
-// is cut, else attn.o and ffn.down where they lost inputs. windows [n, seq]; in memory: two streams, and the inputs of one map in both.
+// stream, so that they also make up for what the blocks before them left; each token weighted by 1 / |stream|² behind the map, as the next norm
+// does (depth/heal.h). Starts from the values that `plan` sets. All maps when hidden width is cut, else attn.o and ffn.down from the first one
+// on that lost inputs. windows [n, seq]; in memory: two streams, and the inputs of one map in both.
 Repaired repair_in_sequence(const ir::Model& model, const ir::Plan& plan, const at::Tensor& windows, at::Device device, stage::Events& events);
 
 }  // namespace slmc::pruning

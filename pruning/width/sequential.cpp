@@ -3,6 +3,9 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <optional>
@@ -19,29 +22,39 @@ namespace {
 
 constexpr std::int64_t kRows = 8192;               // rows whose targets are in memory together
 
+// Of rows x, missing and target with weights g² [rows, 1].
 class Sums {
  public:
   using Of = engine::ChannelSum::Of;
   Sums(std::int64_t out, std::int64_t n, bool means, at::Device device)
-      : a_(n, device), r_(out, n, device), size_(Of::Square, out, device), target_(Of::Square, out, device), means_(means),
-        x_(Of::Value, n, device), missing_(Of::Value, out, device) {}
-  void add(const at::Tensor& x, const at::Tensor& missing, const at::Tensor& target) {
-    a_.add(x), r_.add(missing, x), size_.add(missing), target_.add(target);
-    if (means_) x_.add(x), missing_.add(missing);
+      : a_(n, device), r_(out, n, device), size_(Of::Square, out, device), target_(Of::Square, out, device), weight_(Of::Square, 1, device),
+        means_(means), x_(Of::Value, n, device), missing_(Of::Value, out, device) {}
+  void add(const at::Tensor& x, const at::Tensor& missing, const at::Tensor& target, const at::Tensor& g) {
+    const at::Tensor gx = x * g, gm = missing * g;
+    a_.add(gx), r_.add(gm, gx), size_.add(gm), target_.add(target * g), weight_.add(g);
+    if (means_) x_.add(gx * g), missing_.add(gm * g);
   }
   Missing mean() const {
-    Missing out{.a = a_.mean(), .r = r_.mean(), .size = size_.mean().sum().item<double>(), .target = target_.mean().sum().item<double>()};
-    if (means_) out.mean_x = x_.mean(), out.mean_r = missing_.mean();
+    const double weight = weight_.mean().item<double>(), scale = weight > 0 ? 1 / weight : 1;
+    Missing out{.a = a_.mean() * scale, .r = r_.mean() * scale, .size = size_.mean().sum().item<double>() * scale,
+                .target = target_.mean().sum().item<double>() * scale};
+    if (means_) out.mean_x = x_.mean() * scale, out.mean_r = missing_.mean() * scale;
     return out;
   }
 
  private:
   engine::GramSum a_;
   engine::CrossSum r_;
-  engine::ChannelSum size_, target_;
+  engine::ChannelSum size_, target_, weight_;
   bool means_;
   engine::ChannelSum x_, missing_;
 };
+
+// 1 / |row|, 0 for a row of zeros. x [rows, n] -> [rows, 1]
+at::Tensor reciprocal_lengths(const at::Tensor& x) {
+  const at::Tensor length = x.norm(2, {1}, true);
+  return at::where(length > 0, length.reciprocal(), at::zeros_like(length));
+}
 
 struct Walker {                                    // one model on its way
   const ir::Model& model;
@@ -67,15 +80,18 @@ class Sequence {
   }
 
   Repaired run(stage::Events& events) {
+    bool behind = false;                           // something is cut here or in front of here
     for (std::int64_t i = 0; i < cut_.blocks(); ++i) {
       cancel_point("nothing was written");
       engine::PlainWeights dense = whole_.block(i, device_), weights = own_.block(i, device_);
       const std::vector<std::string> changed = changed_maps(whole_.model, plan_, i);
+      behind = behind || !changed.empty();
       engine::BlockSteps there(whole_.arch, dense, i, whole_.x), here(own_.arch, weights, i, own_.x);
       for (; !here.done(); there.next(), here.next()) {
         SLMC_CHECK(there.linears() == here.linears());
         for (const std::string& map : here.linears()) {
-          if (std::find(changed.begin(), changed.end(), map) != changed.end()) repair(map, there.inputs(), here.inputs(), weights);
+          const bool narrowed = std::find(changed.begin(), changed.end(), map) != changed.end();
+          if (narrowed || (behind && onto_stream(map))) repair(map, there.inputs(), here.inputs(), weights);
         }
       }
       events.progress("blocks repaired", i + 1, cut_.blocks());
@@ -84,16 +100,17 @@ class Sequence {
   }
 
  private:
-  // What the whole model's stream has and the own one lacks, rows [first, first + count), kept channels.
-  at::Tensor lacking(std::int64_t first, std::int64_t count) const {
-    at::Tensor there = whole_.x.flatten(0, 1).narrow(0, first, count);
-    if (hidden_.defined()) there = there.index_select(1, hidden_);
-    return there - own_.x.flatten(0, 1).narrow(0, first, count);
+  bool onto_stream(const std::string& map) const { return cut_.find(map)->dims[0].carries("hidden"); }
+
+  // The whole model's stream before the map, rows [first, first + count), kept channels.
+  at::Tensor stream(std::int64_t first, std::int64_t count) const {
+    const at::Tensor there = whole_.x.flatten(0, 1).narrow(0, first, count);
+    return hidden_.defined() ? there.index_select(1, hidden_) : there;
   }
 
   void repair(const std::string& map, const at::Tensor& dense_inputs, const at::Tensor& inputs, engine::PlainWeights& weights) {
     const ir::TensorSpec &spec = *cut_.find(map), *bias = cut_.find(map + ".bias");
-    const bool onto_stream = spec.dims[0].carries("hidden");
+    const bool stream_too = onto_stream(map);
     Affine target = targets_.of(map);
     target.weight = target.weight.to(device_);
     if (bias) target.bias = target.bias.to(device_);
@@ -105,9 +122,13 @@ class Sequence {
         const at::Tensor x = inputs.narrow(0, first, count);
         const at::Tensor wanted = at::linear(dense_inputs.narrow(0, first, count), target.weight,
                                              bias ? std::optional<at::Tensor>(target.bias) : std::nullopt);
-        at::Tensor missing = wanted - weights.linear(map, x);
-        if (onto_stream) missing = missing + lacking(first, count);
-        out.add(x, missing, wanted);
+        at::Tensor missing = wanted - weights.linear(map, x), g = at::ones({count, 1}, x.options());
+        if (stream_too) {
+          const at::Tensor there = stream(first, count);
+          missing = missing + there - own_.x.flatten(0, 1).narrow(0, first, count);
+          g = reciprocal_lengths(there + wanted);
+        }
+        out.add(x, missing, wanted, g);
       }
       return out.mean();
     };

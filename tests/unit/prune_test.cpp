@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_solve.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/ones.h>
@@ -278,6 +279,40 @@ TEST(Narrow, TheDenseRefitIsLeastSquaresOnTheWholeModelsInputs) {
                                              n.plan.take.at("block.0.ffn"), n.maps[0].ridge, "w");
   const at::Tensor got = engine::to_tensor(*n.plan.set.at("block.0.ffn.down").value, at::kDouble);
   EXPECT_LT((got - want).abs().max().item<double>(), 1e-6);
+}
+
+// Sequential: behind the first cut, the dense refit's weights and least squares on tokens weighted by 1 / |stream|². Token 0 has a stream forty
+// times as long as the others'; unweighted it would rule the sums.
+TEST(Narrow, TheSequentialRefitWeighsTokensByTheirStream) {
+  const ir::Model drawn = random_model({.hidden = 16, .blocks = 1, .kv = 2, .q = 2, .ffn = 32});
+  ir::Plan longer(drawn);
+  at::Tensor embed = engine::to_tensor(drawn.read("embed"));
+  embed[0] *= 40;
+  longer.set["embed"].value = engine::to_data(embed);
+  const ir::Model model = ir::apply(longer, drawn);
+  const at::Tensor windows = random_windows(model, 64, 24, 1), fit = windows.narrow(0, 0, 56);
+  SilentEvents events;
+  const auto narrowed = [&](Repair repair) { return narrow(model, windows, {.widths = {.ffn = 16}, .repair = repair}, events); };
+  const Narrowed dense = narrowed(Repair::Dense), sequential = narrowed(Repair::Sequential);
+  ASSERT_EQ(sequential.sequence.size(), 2u);
+  EXPECT_EQ(sequential.sequence[0].ridge, 0);                  // attn.o: nothing is missing there yet
+  ASSERT_GT(sequential.sequence[1].ridge, 0);
+
+  const engine::Arch arch = engine::arch_of(model);
+  engine::PlainWeights weights(model, at::kFloat, at::kCPU);
+  at::Tensor x = engine::embed_windows(arch, weights, fit, at::kCPU), inputs;
+  engine::BlockSteps steps(arch, weights, 0, x);
+  for (; !steps.done(); steps.next()) inputs = steps.inputs().clone();       // the last ones are ffn.down's
+  const at::Tensor g2 = x.flatten(0, 1).to(at::kDouble).square().sum(1, true).reciprocal(), a = inputs.to(at::kDouble);
+  const std::vector<std::int64_t>& kept = sequential.plan.take.at("block.0.ffn");
+  const at::Tensor own = columns_of(a, kept), w0 = engine::to_tensor(*dense.plan.set.at("block.0.ffn.down").value, at::kDouble);
+  const at::Tensor missing = at::mm(a, engine::to_tensor(model.read("block.0.ffn.down"), at::kDouble).t()) - at::mm(own, w0.t());
+  const at::Tensor gram = at::mm((own * g2).t(), own) / g2.sum(), cross = at::mm((missing * g2).t(), own) / g2.sum();
+  const at::Tensor damped = gram + gram.diagonal().mean() * sequential.sequence[1].ridge * at::eye(16, at::kDouble);
+  const at::Tensor want = w0 + at::linalg_solve(damped, cross.t()).t();
+  const at::Tensor got = engine::to_tensor(*sequential.plan.set.at("block.0.ffn.down").value, at::kDouble);
+  EXPECT_LT((got - want).abs().max().item<double>(), 1e-5);
+  EXPECT_GT((got - w0).abs().max().item<double>(), 1e-3);
 }
 
 TEST(Narrow, ChannelsOfTheStreamThatAreNeverUsedGoWithoutLoss) {

@@ -14,6 +14,7 @@
 #include "ir/template.h"
 #include "ir/vocabulary.h"
 #include "ir/write.h"
+#include "recipe/targets.h"
 
 namespace slmc::recipe {
 using stage::Effect;
@@ -417,14 +418,14 @@ void check_packed(const StageEntry& entry, const Walk& walk, Problems& problems)
 Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::string>& assumed,
                     Problems& problems) {
   resolve_autos(recipe, i, walk.model);
+  const std::size_t before = problems.size();
+  resolve_targets(recipe, i, walk.model, problems);
   const StageEntry& entry = recipe.stages[i];
   check_order(entry, walk, problems);
-  const std::size_t before = problems.size();
   const ir::Plan plan = plan_of(entry, walk, assumed, problems);
   Artefact out;
   out.id = entry.id;
   out.container = stage::output_of(*entry.info, entry.settings);
-  out.exact = assumed.empty() && walk.at.exact;
   out.quantized = entry.info->quantizes || walk.at.quantized;
   out.blocks = walk.at.blocks;
   out.blocks_known = walk.at.blocks_known;
@@ -446,8 +447,10 @@ Artefact walk_stage(Walk& walk, Recipe& recipe, std::size_t i, std::vector<std::
       }
       walk.model = ir::apply(plan, walk.model);
       follow_blocks(plan, entry, out);
+      check_apart(entry, walk.model, holder, assumed, problems);
     }
   }
+  out.exact = assumed.empty() && walk.at.exact;
   check_groups(entry, walk, out.container, assumed, problems);
   if (out.container == "packed") check_packed(entry, walk, problems);
   describe(out, walk.model);

@@ -16,6 +16,8 @@ namespace {
 constexpr std::int64_t kJudgesShare = 4;           // one window of four judges
 constexpr std::int64_t kStride = 4;                // every fourth position is judged
 
+}  // namespace
+
 double kl_of(const ir::Model& cut, const Judge& judge, at::Device device) {
   const engine::Arch arch = engine::arch_of(cut);
   at::Tensor x = judge.start().clone();
@@ -26,8 +28,6 @@ double kl_of(const ir::Model& cut, const Judge& judge, at::Device device) {
   const double kl = judge.of(x).kl;
   return std::isfinite(kl) ? kl : std::numeric_limits<double>::infinity();
 }
-
-}  // namespace
 
 std::vector<std::string> candidates(const Widths& widths) {
   std::vector<std::string> out;

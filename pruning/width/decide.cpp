@@ -49,7 +49,7 @@ ir::Plan decide(const ir::Model& model, const Scores& scores, const Widths& widt
     const ir::BlockSizes& sizes = model.sizes().blocks[static_cast<std::size_t>(i)];
     const BlockScores& s = scores.blocks[static_cast<std::size_t>(i)];
     const std::string block = "block." + std::to_string(i);
-    if (narrows(sizes.ffn, widths.ffn)) plan.take[block + ".ffn"] = keep_best(s.ffn, *widths.ffn);
+    if (narrows(sizes.ffn, widths.ffn_in(i))) plan.take[block + ".ffn"] = keep_best(s.ffn, *widths.ffn_in(i));
     if (narrows(sizes.kv, widths.kv)) plan.take[block + ".kv"] = keep_best(s.kv, *widths.kv);
     if (!narrows(sizes.q, widths.heads)) continue;
     for (std::int64_t g = 0; g < sizes.kv; ++g) plan.take[fmt::format("{}.kv.{}.q", block, g)] = keep_best(s.heads.select(0, g), *widths.heads);

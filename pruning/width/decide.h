@@ -13,6 +13,10 @@ struct Widths {
   std::optional<std::int64_t> ffn, kv;        // what each block keeps; nothing = all
   std::optional<std::int64_t> heads;          // query heads that each key/value group keeps
   std::optional<std::int64_t> hidden;         // channels of the residual stream, the same in all blocks
+  std::vector<std::int64_t> ffn_of_block;     // where blocks differ, in place of `ffn`, which stands too; empty: they do not
+  std::optional<std::int64_t> ffn_in(std::int64_t block) const {
+    return ffn_of_block.empty() ? ffn : std::optional(ffn_of_block[static_cast<std::size_t>(block)]);
+  }
 };
 
 struct BlockScores {

@@ -23,7 +23,7 @@ Sites sites_of(const ir::Model& model, const Widths& widths) {
     const ir::BlockSizes& sizes = model.sizes().blocks[static_cast<std::size_t>(i)];
     const std::string block = "block." + std::to_string(i);
     if (narrows_attention(sizes, widths)) out.criterion.push_back(block + ".attn.o.in");
-    if (narrows(sizes.ffn, widths.ffn)) out.criterion.push_back(block + ".ffn.down.in");
+    if (narrows(sizes.ffn, widths.ffn_in(i))) out.criterion.push_back(block + ".ffn.down.in");
     if (hidden && sizes.heads() > 0) out.norms.push_back(block + ".attn.q.in");
     if (hidden && sizes.ffn > 0) out.norms.push_back(block + ".ffn.up.in");
   }

@@ -54,7 +54,7 @@ bool holds_bias(const ir::Model& model, const Widths& widths) {
     const ir::BlockSizes& sizes = model.sizes().blocks[static_cast<std::size_t>(i)];
     const std::string block = "block." + std::to_string(i);
     if (narrows_attention(sizes, widths) && !model.has(block + ".attn.o.bias")) return false;
-    if (narrows(sizes.ffn, widths.ffn) && !model.has(block + ".ffn.down.bias")) return false;
+    if (narrows(sizes.ffn, widths.ffn_in(i)) && !model.has(block + ".ffn.down.bias")) return false;
   }
   return true;
 }

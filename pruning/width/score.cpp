@@ -24,7 +24,7 @@ class Scorer {
   BlockScores of(std::int64_t block) {
     const ir::BlockSizes& sizes = model_.sizes().blocks[static_cast<std::size_t>(block)];
     BlockScores out;
-    if (narrows(sizes.ffn, widths_.ffn)) out.ffn = ffn(block);
+    if (narrows(sizes.ffn, widths_.ffn_in(block))) out.ffn = ffn(block);
     if (!narrows_attention(sizes, widths_)) return out;
     if (narrows(sizes.kv, widths_.kv)) out.kv = criterion_.kv(attention(block, sizes, *widths_.kv, "kv"));
     if (narrows(sizes.q, widths_.heads)) out.heads = criterion_.heads(attention(block, sizes, *widths_.heads, "heads"));
@@ -56,7 +56,7 @@ class Scorer {
     const std::string prefix = "block." + std::to_string(block) + ".ffn.";
     return criterion_.ffn({.gate = tensor(prefix + "gate"), .up = tensor(prefix + "up"), .down = tensor(prefix + "down"),
                            .inputs = inputs_of(statistics_, prefix + "down", criterion_.wants), .gradients = gradients_of(block).ffn,
-                           .aggregate = aggregate_, .keep = *widths_.ffn, .rng = rng(block, "ffn")});
+                           .aggregate = aggregate_, .keep = *widths_.ffn_in(block), .rng = rng(block, "ffn")});
   }
 
   KvPart attention(std::int64_t block, const ir::BlockSizes& sizes, std::int64_t keep, const char* what) const {
@@ -78,8 +78,9 @@ class Scorer {
 }  // namespace
 
 void require_formulas(const Criterion& criterion, const ir::Sizes& sizes, const Widths& widths) {
-  for (const ir::BlockSizes& block : sizes.blocks) {
-    if (narrows(block.ffn, widths.ffn)) require_formula(criterion.ffn, criterion, "feed-forward channels");
+  for (std::size_t i = 0; i < sizes.blocks.size(); ++i) {
+    const ir::BlockSizes& block = sizes.blocks[i];
+    if (narrows(block.ffn, widths.ffn_in(static_cast<std::int64_t>(i)))) require_formula(criterion.ffn, criterion, "feed-forward channels");
     if (narrows(block.kv, widths.kv)) require_formula(criterion.kv, criterion, "key/value groups");
     if (narrows(block.q, widths.heads)) require_formula(criterion.heads, criterion, "query heads");
   }

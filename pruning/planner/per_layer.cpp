@@ -1,0 +1,126 @@
+#include "pruning/planner/per_layer.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+#include "pruning/planner/allocate.h"
+#include "pruning/planner/marginal.h"
+#include "pruning/width/auto.h"
+#include "pruning/width/measure.h"
+
+namespace slmc::pruning {
+namespace {
+
+constexpr std::int64_t kTried = 8;                 // windows that each block is tried on, at most
+
+ir::Sizes uniform_at(const ir::Model& model, std::int64_t width) { return ir::at_most(model.sizes(), "ffn", width); }
+
+std::int64_t widest(const ir::Model& model) {
+  std::int64_t most = 0;
+  for (const ir::BlockSizes& b : model.sizes().blocks) most = std::max(most, b.ffn);
+  return most;
+}
+
+// Costs and losses of every block at every width that it may have.
+std::vector<std::vector<Option>> options_of(const ir::Model& model, const std::vector<std::int64_t>& widths, const std::vector<std::map<std::int64_t, double>>& errors,
+                                            const std::vector<double>& kappa, const ir::Target& target, const ir::Meter& meter) {
+  std::vector<std::vector<Option>> out(static_cast<std::size_t>(model.blocks()));
+  for (const std::int64_t width : widths) {
+    const std::vector<std::int64_t> costs = ir::cost_by_block(target.measure, ir::resized(model, uniform_at(model, width)), meter);
+    for (std::size_t b = 0; b < out.size(); ++b) {
+      const std::int64_t own = std::min(width, model.sizes().blocks[b].ffn);
+      if (!out[b].empty() && out[b].back().size == own) continue;
+      out[b].push_back({own, costs[b], kappa[b] * errors[b].at(own)});
+    }
+  }
+  return out;
+}
+
+ir::Sizes with_widths(const ir::Model& model, const std::vector<std::int64_t>& widths) {
+  ir::Sizes sizes = model.sizes();
+  for (std::size_t b = 0; b < widths.size(); ++b) sizes.blocks[b].ffn = widths[b];
+  return sizes;
+}
+
+// Block costs leave out what the whole file adds (the origin's text): where the assembled model is dearer, the bound is tightened by that much.
+std::vector<std::int64_t> solve(const ir::Model& model, const std::vector<std::vector<Option>>& options, std::int64_t outside, const ir::Target& target,
+                                const ir::Meter& meter) {
+  std::int64_t most = target.most - outside;
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    const auto chosen = allocate(options, most);
+    if (!chosen) break;
+    std::vector<std::int64_t> widths;
+    for (std::size_t b = 0; b < options.size(); ++b) widths.push_back(options[b][(*chosen)[b]].size);
+    const std::int64_t over = ir::cost_in(target.measure, ir::resized(model, with_widths(model, widths)), meter) - target.most;
+    if (over <= 0) return widths;
+    most -= over;
+  }
+  return {};
+}
+
+double held_out_kl(const ir::Model& model, const ir::Plan& plan, const Judge& judge, at::Device device) {
+  return kl_of(ir::apply(plan, model), judge, device);
+}
+
+}  // namespace
+
+std::vector<std::int64_t> block_widths(const ir::Model& model, std::int64_t align) {
+  const std::int64_t all = widest(model);
+  std::vector<std::int64_t> out;
+  for (std::int64_t w = (std::max(all / 4, align) + align - 1) / align * align; w < all; w += align) out.push_back(w);
+  out.push_back(all);
+  return out;
+}
+
+PerLayer per_layer(const ir::Model& model, const at::Tensor& windows, const NarrowSettings& settings, std::int64_t align,
+                   const ir::Target& target, const ir::Meter& meter, stage::Events& events) {
+  const std::int64_t uniform = *settings.widths.ffn;
+  const std::vector<std::int64_t> widths = block_widths(model, align);
+  const at::Tensor held = split(windows).held_out;
+  const std::int64_t n = held.size(0), tries = std::min(kTried, std::max<std::int64_t>(1, n / 2));
+  const at::Tensor try_on = held.narrow(0, 0, tries), verify_on = n > tries ? held.narrow(0, tries, n - tries) : held;
+
+  NarrowSettings dense = settings;                 // a block on its own: no sequence of blocks to be repaired along
+  if (dense.repair == Repair::Sequential) dense.repair = Repair::Dense;
+  const Narrowed probe = narrow(model, windows, dense, events);
+  PerLayer out{.narrowed = settings.repair == dense.repair ? probe : narrow(model, windows, settings, events),
+               .tried = block_costs(model, ir::apply(probe.plan, model), try_on, settings.device, events)};
+  const Measured measured = measure(model, windows, settings.widths, {.wants = {.gram = true}, .grams = true}, settings.device, settings.cache, events);
+  std::vector<std::int64_t> all = widths;
+  if (!std::binary_search(all.begin(), all.end(), uniform)) all.insert(std::lower_bound(all.begin(), all.end(), uniform), uniform);
+  const std::vector<std::map<std::int64_t, double>> errors = width_errors(model, measured.fit, all, events);
+  std::vector<double> kappa;
+  for (std::size_t b = 0; b < errors.size(); ++b) {
+    const std::int64_t own = std::min(uniform, model.sizes().blocks[b].ffn);
+    const double e = errors[b].at(own);
+    kappa.push_back(e > 0 ? out.tried[b] / e : 0);
+  }
+  const std::vector<std::vector<Option>> options = options_of(model, all, errors, kappa, target, meter);
+  const ir::Model whole_uniform = ir::resized(model, uniform_at(model, uniform));
+  std::int64_t outside = ir::cost_in(target.measure, whole_uniform, meter);
+  for (const std::int64_t c : ir::cost_by_block(target.measure, whole_uniform, meter)) outside -= c;
+  const std::vector<std::int64_t> chosen = solve(model, options, outside, target, meter);
+
+  engine::Loaded whole = engine::load(model, at::kFloat, settings.device);
+  const Judge judge(whole.arch, whole.weights, verify_on, 1);
+  out.kl_uniform = held_out_kl(model, out.narrowed.plan, judge, settings.device);
+  out.kl_per_layer = std::numeric_limits<double>::infinity();
+  if (chosen.empty() || std::all_of(chosen.begin(), chosen.end(), [&](std::int64_t w) { return w == uniform; })) return out;
+  events.note(fmt::format("widths by block: {}", fmt::join(chosen, " ")));
+  NarrowSettings apart = settings;
+  apart.widths.ffn_of_block = chosen;
+  Narrowed narrowed = narrow(model, windows, apart, events);
+  out.kl_per_layer = held_out_kl(model, narrowed.plan, judge, settings.device);
+  events.note(fmt::format("held-out KL: {:.4f} with these, {:.4f} with {} everywhere", out.kl_per_layer, out.kl_uniform, uniform));
+  if (!(out.kl_per_layer < out.kl_uniform)) return out;
+  out.widths = chosen;
+  out.narrowed = std::move(narrowed);
+  return out;
+}
+
+}  // namespace slmc::pruning

@@ -116,12 +116,12 @@ LatencyTable read_latency_table(const std::filesystem::path& file) {
     if (!ms || !(*ms >= 0) || *ms > 1e9) fail("a time must be a number of milliseconds, but is not", row);
     const std::size_t x = size.find('x');
     const std::optional<std::uint64_t> a = parse_count(size.substr(0, x));
-    const std::optional<std::uint64_t> b = x == std::string::npos ? std::nullopt : parse_count(size.substr(x + 1));
+    const std::uint64_t b = x == std::string::npos ? 0 : parse_count(size.substr(x + 1)).value_or(0);
     bool fresh = true;
     if (part == "ffn" && a && *a < (1u << 24) && x == std::string::npos) {
       fresh = out.ffn.emplace(static_cast<std::int64_t>(*a), *ms).second;
-    } else if (part == "attn" && a && b && *a < (1u << 16) && *b < (1u << 16)) {
-      fresh = out.attention.emplace(std::pair(static_cast<std::int64_t>(*a), static_cast<std::int64_t>(*b)), *ms).second;
+    } else if (part == "attn" && a && b > 0 && *a < (1u << 16) && b < (1u << 16)) {
+      fresh = out.attention.emplace(std::pair(static_cast<std::int64_t>(*a), static_cast<std::int64_t>(b)), *ms).second;
     } else if (part == "rest" && size.empty()) {
       out.rest += *ms;
     } else {

@@ -13,6 +13,7 @@
 #include "data/eval_sets.h"
 #include "data/source.h"
 #include "engine/evaluate.h"
+#include "engine/whole_text.h"
 #include "engine/kernels.h"
 #include "engine/ops.h"
 #include "engine/prompt.h"
@@ -73,45 +74,26 @@ void require_same_ids(const Evaluation& e, const std::string& text, const std::v
               "compare bits per byte of the whole text: --windows 0");
 }
 
-// The whole text: windows begin with the last token of the one before, the first with the end-of-text token, and the last may be short. So every
-// byte is scored, and models of different vocabularies can be compared.
-struct WholeText {
-  double nll = 0;                 // sum over all tokens, nats
-  std::int64_t tokens = 0, windows = 0;
-  std::vector<double> window_nll;  // means
-};
-
-WholeText score_whole(Loaded& model, const text::Tokenizer& tokenizer, const std::string& text, std::int64_t window, const std::string& file,
-                      stage::Events& events) {
+std::vector<std::int32_t> ids_of_whole(const text::Tokenizer& tokenizer, const std::string& text, const std::string& file) {
   const std::optional<std::int32_t> begin = tokenizer.end_of_text();
   if (!begin) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the tokenizer must have a token between texts to score a whole one, but has none", "give --windows N");
   std::vector<std::int32_t> ids = {*begin};
   const std::vector<std::int32_t> body = tokenizer.encode(text);
   ids.insert(ids.end(), body.begin(), body.end());
   if (body.empty()) throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}}, "the text must have a token to predict, but has none");
-  std::vector<data::ScoredSequence> all;
-  const auto n = static_cast<std::int64_t>(ids.size());
-  for (std::int64_t at = 0; at + 1 < n; at += window - 1)
-    all.push_back({{ids.begin() + at, ids.begin() + std::min(at + window, n)}, 1, 0});
-  const std::vector<double> sums = log_likelihoods(model, all, events);
-  WholeText out{0, n - 1, static_cast<std::int64_t>(all.size()), {}};
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    out.nll -= sums[i];
-    out.window_nll.push_back(-sums[i] / static_cast<double>(all[i].ids.size() - 1));
-  }
-  return out;
+  return ids;
 }
 
 Json whole_text_task(Evaluation& e, const stage::Settings& task) {
   const std::string& file = task.text("ppl");
   const std::string text = whole_text(file);
   const std::int64_t window = task.integer("window");
-  const WholeText own = score_whole(e.model, e.tokenizer(), text, window, file, e.context.events);
-  const double nll = own.nll / static_cast<double>(own.tokens), per_byte = 1 / (static_cast<double>(text.size()) * std::numbers::ln2);
+  const WholeText own = score_whole(e.model, ids_of_whole(e.tokenizer(), text, file), window, e.context.events);
+  const double nll = own.nll / static_cast<double>(own.tokens);
   Json out = {{"task", "ppl"},
               {"file", file},
               {"window", window},
-              {"windows", own.windows},
+              {"windows", own.window_nll.size()},
               {"tokens", own.tokens},
               {"bytes", text.size()},
               {"protocol", fmt::format("every token of the text tokenised once, in windows of {} that begin with the token before, the first with the "
@@ -119,11 +101,11 @@ Json whole_text_task(Evaluation& e, const stage::Settings& task) {
               {"nll", nll},
               {"nll_error", WindowScores{own.window_nll}.standard_error()},
               {"ppl", std::exp(nll)},
-              {"bits_per_byte", own.nll * per_byte},
+              {"bits_per_byte", bits_per_byte(own.nll, text.size())},
               {"window_nll", own.window_nll}};
   if (e.reference) {
-    const WholeText other = score_whole(*e.reference, tokenizer_of(*e.reference_files), text, window, file, e.context.events);
-    out["reference_bits_per_byte"] = other.nll * per_byte;
+    const WholeText other = score_whole(*e.reference, ids_of_whole(tokenizer_of(*e.reference_files), text, file), window, e.context.events);
+    out["reference_bits_per_byte"] = bits_per_byte(other.nll, text.size());
     out["bits_per_byte_ratio"] = own.nll / other.nll;
   }
   return out;
@@ -158,7 +140,7 @@ Json ppl_task(Evaluation& e, const stage::Settings& task) {
               {"nll", nll},
               {"nll_error", scores.standard_error()},
               {"ppl", std::exp(nll)},
-              {"bits_per_byte", nll * static_cast<double>(predicted) / (static_cast<double>(bytes) * std::numbers::ln2)},
+              {"bits_per_byte", bits_per_byte(nll * static_cast<double>(predicted), static_cast<std::size_t>(bytes))},
               {"window_nll", scores.nll}};
   if (both) {
     out["reference_ppl"] = std::exp(both->reference.mean());

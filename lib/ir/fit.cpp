@@ -63,40 +63,6 @@ std::map<std::string, Json> names_of(const Facts& facts, const BlockSizes& block
   return n;
 }
 
-// Sizes that differ between blocks where the container can't say so.
-std::vector<Violation> differing_blocks(const Facts& facts, const PerBlock& may, const std::string& form) {
-  std::vector<Violation> all;
-  const std::vector<BlockSizes>& blocks = facts.sizes.blocks;
-  if (blocks.empty()) return {{"block", form + " must have at least one block, but has none", "1"}};
-  const auto can_lack = [&](std::size_t b) { return !may.match.empty() && blocks[b].heads() == 0; };
-  for (const AxisField& axis : kBlockAxes)
-    for (std::size_t b = 1; b < blocks.size(); ++b)
-      if (blocks[b].*axis.size != blocks[0].*axis.size) {
-        if (std::find(may.axes.begin(), may.axes.end(), axis.name) != may.axes.end()) break;
-        if (std::string(axis.name) != "ffn" && (can_lack(b) || can_lack(0))) continue;
-        const std::string name = "block." + std::to_string(b) + "." + axis.name;
-        all.push_back({name,
-                       "all blocks of " + form + " must have the same " + axis.name + ", but block 0 has " +
-                           std::to_string(blocks[0].*axis.size) + " and block " + std::to_string(b) +
-                           " has " + std::to_string(blocks[b].*axis.size),
-                       std::to_string(blocks[0].*axis.size)});
-        break;
-      }
-  if (all.empty() && may.match.empty() && (blocks[0].heads() == 0 || blocks[0].ffn == 0))
-    all.push_back({blocks[0].heads() == 0 ? "block.0.kv" : "block.0.ffn",
-                   "every block of " + form + " must have attention and a feed-forward part, but has not",
-                   ""});
-  for (std::size_t b = 1; b < facts.ropes.size(); ++b)
-    if (facts.ropes[b] != facts.ropes[0] && !can_lack(b) && !can_lack(0)) {
-      all.push_back({"block." + std::to_string(b) + ".freq",
-                     "all blocks of " + form + " must have the same rotary frequencies, but block " +
-                         std::to_string(b) + " differs",
-                     ""});
-      break;
-    }
-  return all;
-}
-
 // The first block that breaks a law speaks for all.
 std::vector<Violation> broken_laws(const ContainerSpec& spec, const Facts& facts, const Rope& rope,
                                    const std::string& form) {
@@ -113,6 +79,14 @@ std::vector<Violation> broken_laws(const ContainerSpec& spec, const Facts& facts
     other.decoder = facts.decoder;
     BlockSizes b = facts.sizes.blocks[number];
     if (axis == "hidden") other.sizes.hidden = n;
+    if (axis == "kv" && b.heads() == 0)  // attention that comes back is as the other blocks have it
+      for (const BlockSizes& another : facts.sizes.blocks)
+        if (another.heads() > 0) {
+          const std::int64_t ffn = b.ffn;
+          b = another;
+          b.ffn = ffn;
+          break;
+        }
     for (const AxisField& f : kBlockAxes)
       if (axis == f.name) b.*f.size = n;
     std::map<std::string, Json> names = names_of(other, b, rope);
@@ -142,6 +116,66 @@ std::vector<Violation> broken_laws(const ContainerSpec& spec, const Facts& facts
     all.push_back({outer ? law.axis : "block." + std::to_string(number) + "." + law.axis,
                    form + " can't hold " + law.axis + " " + std::to_string(size) + ": " + law.say, nearest});
   }
+  return all;
+}
+
+// Parts that some block lacks where the container asks every block for both.
+std::vector<Violation> missing_parts(const Facts& facts, const std::string& form) {
+  std::vector<Violation> all;
+  const std::vector<BlockSizes>& blocks = facts.sizes.blocks;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    if (blocks[b].heads() > 0 && blocks[b].ffn > 0) continue;
+    const bool attention = blocks[b].heads() == 0;
+    all.push_back({"block." + std::to_string(b) + (attention ? ".kv" : ".ffn"),
+                   "every block of " + form + " must have attention and a feed-forward part, but block " +
+                       std::to_string(b) + " has no " + (attention ? "attention" : "feed-forward part"),
+                   "1"});
+  }
+  return all;
+}
+
+// What all blocks could have of an axis: as many as block 0 has, unless a law asks for another size.
+std::string common_size(const ContainerSpec& spec, const Facts& facts, const Rope& rope, const AxisField& axis, const std::string& form) {
+  Facts alike;
+  alike.sizes = facts.sizes;
+  alike.decoder = facts.decoder;
+  for (BlockSizes& b : alike.sizes.blocks) b = facts.sizes.blocks[0];
+  for (const Violation& v : broken_laws(spec, alike, rope, form))
+    if (v.axis_or_tensor == std::string("block.0.") + axis.name && !v.nearest.empty()) return v.nearest;
+  return std::to_string(facts.sizes.blocks[0].*axis.size);
+}
+
+// Sizes that differ between blocks where the container can't say so.
+std::vector<Violation> differing_blocks(const Facts& facts, const ContainerSpec& spec, const Rope& rope,
+                                        const std::string& form) {
+  const PerBlock& may = spec.per_block;
+  const std::vector<BlockSizes>& blocks = facts.sizes.blocks;
+  if (blocks.empty()) return {{"block", form + " must have at least one block, but has none", "1"}};
+  std::vector<Violation> all;
+  if (may.match.empty()) all = missing_parts(facts, form);
+  if (!all.empty()) return all;  // their other sizes are 0, which would only be said again
+  const auto can_lack = [&](std::size_t b) { return !may.match.empty() && blocks[b].heads() == 0; };
+  for (const AxisField& axis : kBlockAxes)
+    for (std::size_t b = 1; b < blocks.size(); ++b)
+      if (blocks[b].*axis.size != blocks[0].*axis.size) {
+        if (std::find(may.axes.begin(), may.axes.end(), axis.name) != may.axes.end()) break;
+        if (std::string(axis.name) != "ffn" && (can_lack(b) || can_lack(0))) continue;
+        const std::string name = "block." + std::to_string(b) + "." + axis.name;
+        all.push_back({name,
+                       "all blocks of " + form + " must have the same " + axis.name + ", but block 0 has " +
+                           std::to_string(blocks[0].*axis.size) + " and block " + std::to_string(b) +
+                           " has " + std::to_string(blocks[b].*axis.size),
+                       common_size(spec, facts, rope, axis, form)});
+        break;
+      }
+  for (std::size_t b = 1; b < facts.ropes.size(); ++b)
+    if (facts.ropes[b] != facts.ropes[0] && !can_lack(b) && !can_lack(0)) {
+      all.push_back({"block." + std::to_string(b) + ".freq",
+                     "all blocks of " + form + " must have the same rotary frequencies, but block " +
+                         std::to_string(b) + " differs",
+                     "those of block 0"});
+      break;
+    }
   return all;
 }
 
@@ -189,7 +223,7 @@ std::vector<Violation> differences(const Facts& facts, const Rope& rope, const R
         {"block.0.freq",
          form +
              " has no key for rotary frequencies of one's own: they follow from the base and the head width",
-         ""});
+         "those of whole heads"});
   return all;
 }
 
@@ -415,10 +449,9 @@ Fit fit(const Facts& facts, const std::string& container, const Json* base) {
         {"", "the family '" + facts.arch->family + "' has no " + form_name(container) + " form", ""});
     return refused;
   }
-  refused.violations = differing_blocks(facts, found->second.per_block, form);
-  if (refused.violations.empty())
-    refused.violations =
-        broken_laws(found->second, facts, facts.ropes.empty() ? Rope{} : facts.ropes[0], form);
+  const Rope rope = facts.ropes.empty() ? Rope{} : facts.ropes[0];
+  refused.violations = differing_blocks(facts, found->second, rope, form);
+  if (refused.violations.empty()) refused.violations = broken_laws(found->second, facts, rope, form);
   if (!refused.violations.empty()) return refused;
   return Fitting(facts, container, found->second, form).run(base);
 }

@@ -155,11 +155,15 @@ std::vector<std::int64_t> first_tokens(const Model& model, std::int64_t size) {
 std::vector<Violation> vocabulary_violations(const Model& base, const std::vector<std::int64_t>& kept) {
   std::vector<Violation> all;
   if (!base.tokenizer()) return all;
-  for (const std::string& problem : base.tokenizer()->cut_problems(kept)) all.push_back({"vocab", problem, ""});
+  const auto nearest = [&] {
+    const std::size_t whole = closed_vocabulary(base, kept, base.sizes().vocab).size();
+    return fmt::format("{} tokens: these, what they are merged from, and those that must stay", whole);
+  };
+  for (const std::string& problem : base.tokenizer()->cut_problems(kept)) all.push_back({"vocab", problem, all.empty() ? nearest() : all.front().nearest});
   if (!all.empty()) return all;
   const std::set<std::int64_t> there(kept.begin(), kept.end());
   for (const NeededToken& needed : needed_tokens(base))
-    if (!there.contains(needed.id)) all.push_back({"vocab", fmt::format("the token {} must stay, since it is {}, but goes", needed.id, needed.why), ""});
+    if (!there.contains(needed.id)) all.push_back({"vocab", fmt::format("the token {} must stay, since it is {}, but goes", needed.id, needed.why), all.empty() ? nearest() : all.front().nearest});
   return all;
 }
 

@@ -15,6 +15,7 @@
 #include "engine/generate.h"
 #include "engine/kernels.h"
 #include "engine/prompt.h"
+#include "engine/whole_text.h"
 #include "tests/unit/engine_testing.h"
 #include "tests/unit/error_text.h"
 
@@ -55,6 +56,30 @@ TEST(Evaluate, ComparisonEqualsPlainMeans) {
     EXPECT_NEAR(c.reference.nll[i], score_windows(p.loaded, windows, events).nll[i], 1e-9);
   }
   EXPECT_GT(mean_of(c.kl), 0.01);
+}
+
+// --windows 0: each id once, from what its window holds before it, by a loop that knows nothing of windows as sequences.
+TEST(Evaluate, WholeTextScoresEachTokenOnceAndEachByte) {
+  Tiny t = tiny("llama");
+  const at::Tensor all = random_ids({24}, 67, 3).to(at::kCPU);
+  std::vector<std::int32_t> ids;
+  for (std::int64_t i = 0; i < 24; ++i) ids.push_back(static_cast<std::int32_t>(all[i].item<std::int64_t>()));
+  Kept events;
+  for (const std::int64_t window : {2, 5, 7, 24, 100}) {          // the last window is short, whole, alone
+    const WholeText got = score_whole(t.loaded, ids, window, events);
+    double want = 0;
+    std::int64_t start = 0;
+    for (std::int64_t k = 1; k < 24; ++k) {
+      if (k - start == window) start = k - 1;                    // full: the next begins with the token before
+      const at::Tensor lp = log_probs(t.loaded, all.narrow(0, start, k - start).unsqueeze(0).to(test_device()));
+      want -= lp[0][k - start - 1][all[k].item<std::int64_t>()].item<double>();
+    }
+    EXPECT_NEAR(got.nll, want, 1e-5) << window;
+    EXPECT_EQ(got.tokens, 23);
+    EXPECT_EQ(got.window_nll.size(), static_cast<std::size_t>((23 + window - 2) / (window - 1))) << window;
+  }
+  EXPECT_EQ(covering_windows({1, 2, 3, 4}, 3).back().ids, (std::vector<std::int32_t>{3, 4}));
+  EXPECT_DOUBLE_EQ(bits_per_byte(8 * std::log(2.0), 4), 2);        // a text of four bytes with probability 2^-8
 }
 
 TEST(Evaluate, SequencesOfAnyLengthEqualPlainSums) {

@@ -115,10 +115,12 @@ TEST(Merge, TheSequentialRefitFitsWhatReadsTheMergedHeads) {
   const ir::Model model = random_model({.hidden = 32, .blocks = 2, .kv = 2, .q = 2, .ffn = 32});
   SilentEvents events;
   const Narrowed n = narrow(model, random_windows(model, 48, 24, 1), {.repair = Repair::Sequential, .merge = 1}, events);
-  ASSERT_EQ(n.sequence.size(), 2u);
+  ASSERT_EQ(n.sequence.size(), 4u);                              // and ffn.down, which takes up what attn.o leaves
   for (const RefittedMap& m : n.sequence) {
-    EXPECT_TRUE(m.name.ends_with(".attn.o"));
-    EXPECT_LT(m.refitted, m.cut) << m.name;
+    EXPECT_TRUE(m.name.ends_with(".attn.o") || m.name.ends_with(".ffn.down")) << m.name;
+    if (m.name.ends_with(".attn.o")) {
+      EXPECT_LT(m.refitted, m.cut) << m.name;
+    }
   }
   EXPECT_EQ(ir::apply(n.plan, model).sizes().blocks[0].kv, 1);
 }

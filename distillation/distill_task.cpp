@@ -10,7 +10,7 @@
 
 namespace slmc::distillation {
 
-Distill::Distill(engine::Loaded& student, engine::Loaded& teacher, const ForwardKlSettings& loss, bool recompute)
+Distill::Distill(engine::ModelRef student, engine::ModelRef teacher, const ForwardKlSettings& loss, bool recompute)
     : student_(student), teacher_(teacher), loss_(loss), recompute_(recompute) {}
 
 std::int64_t Distill::count(const engine::Batch& batch) const { return engine::predictions(batch); }

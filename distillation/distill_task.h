@@ -9,8 +9,8 @@ namespace slmc::distillation {
 
 class Distill : public engine::Task {
  public:
-  // Both models must outlive the task.
-  Distill(engine::Loaded& student, engine::Loaded& teacher, const ForwardKlSettings& loss, bool recompute);
+  // What both refer to must outlive the task.
+  Distill(engine::ModelRef student, engine::ModelRef teacher, const ForwardKlSettings& loss, bool recompute);
   std::vector<std::string> terms() const override { return loss_.terms(); }
   std::int64_t count(const engine::Batch& batch) const override;
   std::vector<double> add_gradients(const engine::Batch& batch, double scale, double progress) override;
@@ -18,8 +18,8 @@ class Distill : public engine::Task {
  private:
   at::Tensor teacher_states(const engine::Batch& batch) const;
 
-  engine::Loaded& student_;
-  engine::Loaded& teacher_;
+  engine::ModelRef student_;
+  engine::ModelRef teacher_;
   ForwardKl loss_;
   bool recompute_;
 };

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "distillation/classify.h"
 #include "distillation/distill_info.h"
 #include "distillation/distill_task.h"
 #include "distillation/train_info.h"
@@ -28,7 +29,7 @@ Json distill(engine::OpContext& context) {
   engine::TrainingJob job{.base = student};
   job.removed = 1 - parameters_of(student) / parameters_of(teacher);
   job.teacher = teacher.content_hash();
-  job.task = [&](engine::Loaded& model) { return std::make_unique<Distill>(model, loaded, loss, s.boolean("recompute")); };
+  job.task = [&](engine::ModelRef model) { return std::make_unique<Distill>(model, loaded, loss, s.boolean("recompute")); };
   return engine::train_and_write(context, job);
 }
 
@@ -37,9 +38,11 @@ Json train(engine::OpContext& context) {
   const bool random = s.text("init") == "random";
   const std::uint64_t seed = context.job.seed;
   const auto draw = [seed](const ir::TensorSpec& spec, std::int64_t blocks) { return engine::drawn_weights(spec, blocks, seed); };
-  engine::TrainingJob job{.base = random ? ir::from_config(context.job.model, draw, {.templates = context.job.templates}) : context.model()};
+  const ir::Model base = random ? ir::from_config(context.job.model, draw, {.templates = context.job.templates}) : context.model();
+  if (s.text("objective") == "classify") return train_classifier(context, base, random);
+  engine::TrainingJob job{.base = base};
   job.from_scratch = random;
-  job.task = [&](engine::Loaded& model) { return std::make_unique<engine::NextToken>(model, s.boolean("recompute")); };
+  job.task = [&](engine::ModelRef model) { return std::make_unique<engine::NextToken>(model, s.boolean("recompute")); };
   return engine::train_and_write(context, job);
 }
 

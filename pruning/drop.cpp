@@ -49,13 +49,20 @@ Windows split(const at::Tensor& all) {
   return {all.narrow(0, 0, n - held), all.narrow(0, n - held, held)};
 }
 
-void require_choice(const stage::Settings& settings, std::int64_t units, const std::string& kind) {
-  const bool list = settings.has("list") && !settings.integers("list").empty();
-  if (settings.has("layers") == list) {
-    throw Error(ErrorKind::Recipe, list ? "drop must be given 'layers' or 'list', but is given both" : "drop must be given 'layers' or 'list', but is given neither",
-                "layers: 3 searches, list: [3, 4] says which");
+void require_choice(const stage::Settings& settings, std::int64_t blocks, std::int64_t units, const std::string& kind) {
+  const bool list = settings.has("list") && !settings.integers("list").empty(), prefix = settings.has("keep_first");
+  const int given = settings.has("layers") + list + prefix;
+  if (given != 1) {
+    throw Error(ErrorKind::Recipe, fmt::format("drop must be given one of 'layers', 'list' and 'keep_first', but is given {}", given == 0 ? "none" : "several"),
+                "layers: 3 searches, list: [3, 4] says which go, keep_first: 12 which stay");
   }
-  if (list && kind == "any") throw Error(ErrorKind::Recipe, "the setting 'units' must be layer, attn or mlp beside 'list', but is any", "say which parts: attn or mlp");
+  if (!settings.has("layers") && kind == "any") {
+    throw Error(ErrorKind::Recipe, fmt::format("the setting 'units' must be layer, attn or mlp beside '{}', but is any", list ? "list" : "keep_first"), "say which parts: attn or mlp");
+  }
+  if (prefix && settings.integer("keep_first") > blocks) {
+    throw Error(ErrorKind::Recipe, fmt::format("the setting 'keep_first' must be at most {}, the blocks of the model, but is {}", blocks, settings.integer("keep_first")));
+  }
+  if (prefix) return;
   const std::int64_t count = list ? static_cast<std::int64_t>(settings.integers("list").size()) : settings.integer("layers");
   const std::string what = kind == "layer" ? "blocks" : kind == "attn" ? "attention parts" : kind == "mlp" ? "feed-forward parts" : "blocks' worth of parts";
   if (count >= units) {
@@ -68,7 +75,7 @@ class Drop {
   explicit Drop(engine::OpContext& context)
       : context_(context), settings_(context.job.settings), model_(context.model()), arch_(engine::arch_of(model_)), kind_(settings_.text("units")),
         units_(units_of(model_.sizes(), kind_)), zeros_(kind_ != "layer" && settings_.text("store") == "zeros") {
-    require_choice(settings_, kind_ == "any" ? model_.blocks() : static_cast<std::int64_t>(units_.size()), kind_);
+    require_choice(settings_, model_.blocks(), kind_ == "any" ? model_.blocks() : static_cast<std::int64_t>(units_.size()), kind_);
     searches_ = settings_.has("layers");
     heals_ = settings_.text("heal") != "none";
     if (kind_ != "layer" && !zeros_) require_container();
@@ -78,7 +85,7 @@ class Drop {
   }
 
   Json run() {
-    Json result = {{"units", kind_}};
+    Json result = {{"units", kind_}, {"removed", Json::array()}};
     const std::vector<Unit> removed = searches_ ? search(result) : listed();
     const engine::Arch cut = without(arch_, removed);
     for (const Unit& unit : removed) result["removed"].push_back(kind_ == "any" ? Json(to_string(unit)) : Json(unit.block));
@@ -88,7 +95,7 @@ class Drop {
     } else {
       plan = taking(removed);
     }
-    if (heals_) heal_into(plan, cut, result);
+    if (heals_ && !removed.empty()) heal_into(plan, cut, result);
     weights_ = {};
     ir::write_hf(ir::apply(plan, model_), context_.job.out, ir::common_dtype(model_), context_.writing());
     return result;
@@ -104,7 +111,14 @@ class Drop {
     }
   }
 
+  std::vector<Unit> behind(std::int64_t first) const {
+    std::vector<Unit> out;
+    std::copy_if(units_.begin(), units_.end(), std::back_inserter(out), [&](const Unit& u) { return u.block >= first; });
+    return out;
+  }
+
   std::vector<Unit> listed() const {
+    if (settings_.has("keep_first")) return behind(settings_.integer("keep_first"));
     const std::vector<std::int64_t> list = settings_.integers("list");
     std::vector<Unit> out;
     for (const std::int64_t block : list) {

@@ -68,7 +68,7 @@ Json run_shear(engine::OpContext& context) {
   job.parameters = ir::cost(ir::apply(shape, model)).parameters;
   job.removed = 1 - static_cast<double>(job.parameters) / static_cast<double>(ir::cost(model).parameters);
   job.gates = [&] { return masks.settled(); };
-  job.task = [&](engine::Loaded& loaded) { return std::make_unique<Shear>(loaded, masks, s.number("ramp"), s.boolean("recompute")); };
+  job.task = [&](engine::ModelRef loaded) { return std::make_unique<Shear>(loaded, masks, s.number("ramp"), s.boolean("recompute")); };
   job.own = [&](double peak) { return masks.groups(s.number("mask_lr") / peak, s.number("multiplier_lr") / peak); };
   job.write = [&](const ir::Model& trained, DType type) {
     ir::write_hf(ir::apply(masks.plan(trained), trained), context.job.out, type, context.writing());

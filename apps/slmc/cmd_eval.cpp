@@ -17,14 +17,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// --ppl A --ppl B --choices C: three tasks that share --window, --windows and --first.
+// --ppl A --ppl B --choices C: three tasks that share --window, --windows, --first and --per-class.
 Json tasks_of(const Context& context) {
   Json out = Json::array();
-  for (const char* kind : {"ppl", "choices", "pairs"}) {
+  for (const char* kind : {"ppl", "choices", "pairs", "classify"}) {
     for (const std::string& file : context.args.all(kind)) {
       Json task = {{kind, fs::absolute(file).string()}};
-      const std::vector<std::string> more = std::string(kind) == "ppl" ? std::vector<std::string>{"window", "windows"}
-                                                                      : std::vector<std::string>{"first"};
+      std::vector<std::string> more = {"first"};
+      if (std::string(kind) == "ppl") more = {"window", "windows"};
+      if (std::string(kind) == "classify") more = {"per_class"};
       for (const std::string& key : more) task[key] = context.args.integer(key);
       out.push_back(std::move(task));
     }
@@ -33,7 +34,7 @@ Json tasks_of(const Context& context) {
 }
 
 void require_readable(const Context& context) {
-  for (const char* kind : {"ppl", "choices", "pairs"}) {
+  for (const char* kind : {"ppl", "choices", "pairs", "classify"}) {
     for (const std::string& file : context.args.all(kind)) require_file(file, ErrorKind::Data);
   }
 }
@@ -73,15 +74,25 @@ void show_protocols(Context& context, const Json& tasks) {
 // A metric per row: what, file, value.
 void add_rows(report::Table& table, const Json& task) {
   for (const char* metric : {"ppl", "bits_per_byte", "reference_ppl", "ppl_ratio", "reference_bits_per_byte", "bits_per_byte_ratio", "kl", "top1_agreement", "acc",
-                             "acc_norm"}) {
+                             "acc_norm", "accuracy", "latency", "memory"}) {
     if (task.contains(metric)) table.rows.push_back({report::metric_title(metric), file_of(task), report::metric_text(metric, task[metric].get<double>())});
   }
 }
 
+// A recipe shows a dash for a task that a model can't be asked; who asks by hand must be told.
+void require_all_measured(const Context& context, const Json& tasks) {
+  for (const Json& task : tasks) {
+    if (!task.contains("skipped")) continue;
+    throw Error(ErrorKind::Model, Place{context.args.text("MODEL"), 0, 0, 1, {}}, "the model must carry the folder 'classify' to be asked for classes, but does not",
+                "slmc train --objective classify makes one");
+  }
+}
+
 int run_eval(Context& context) {
-  if (tasks_of(context).empty()) throw Error(ErrorKind::Usage, "something must be measured: --ppl FILE, --choices FILE or --pairs FILE, but none is given");
+  if (tasks_of(context).empty()) throw Error(ErrorKind::Usage, "something must be measured: --ppl FILE, --choices FILE, --pairs FILE or --classify FILE, but none is given");
   if (context.args.has("save_logits")) require_free_file(context.args.text("save_logits"), context.args.flag("force"));
   const Json result = run_alone(context, eval_job(context, context.args.text("MODEL"), context.args.text("reference")));
+  require_all_measured(context, result["tasks"]);
   if (context.term.json()) {
     context.term.document(context.command, {{"model", context.args.text("MODEL")}, {"reference", context.args.text("reference")},
                                    {"tasks", result["tasks"]}, {"measured", result["measured"]}});
@@ -115,8 +126,8 @@ report::Table compare_table(const Side& a, const Side& b) {
       bytes(static_cast<std::uint64_t>(ca.kv_bytes_per_token)), bytes(static_cast<std::uint64_t>(cb.kv_bytes_per_token)));
   for (std::size_t i = 0; i < b.tasks.size(); ++i) {
     const std::string file = file_of(b.tasks[i]);
-    for (const char* metric : {"ppl", "bits_per_byte", "acc", "acc_norm"}) {
-      if (!b.tasks[i].contains(metric)) continue;
+    for (const char* metric : {"ppl", "bits_per_byte", "acc", "acc_norm", "accuracy", "latency", "memory"}) {
+      if (!a.tasks[i].contains(metric) || !b.tasks[i].contains(metric)) continue;
       const double x = a.tasks[i][metric], y = b.tasks[i][metric];
       row(report::metric_title(metric) + " " + file, x, y, report::metric_text(metric, x), report::metric_text(metric, y));
     }
@@ -172,10 +183,10 @@ Command eval_command() {
                        {"slmc eval models/m.gguf --ppl text.txt --window 512 --windows 2 --save-logits logits.safetensors", "for comparison elsewhere"}},
           .json = {{"model", "as given"},
                    {"reference", "as given, or empty"},
-                   {"tasks", "in the order ppl, choices, pairs. ppl: file, window, windows, tokens, bytes, protocol, nll, ppl, bits_per_byte and with a "
+                   {"tasks", "in the order ppl, choices, pairs, classify. ppl: file, window, windows, tokens, bytes, protocol, nll, ppl, bits_per_byte and with a "
                              "reference reference_ppl, ppl_ratio, kl (nats per token), top1_agreement; of a whole text (--windows 0) "
                              "reference_bits_per_byte, bits_per_byte_ratio. choices: items, acc, acc_norm, picks, "
-                             "picks_norm. pairs: items, acc, picks (0 = the good one)"},
+                             "picks_norm. pairs: items, acc, picks (0 = the good one). classify: items, classes, accuracy, nll, latency (seconds), memory (bytes), picks, protocol"},
                    {"measured", "seconds, cpu_seconds, peak_bytes"}}};
 }
 

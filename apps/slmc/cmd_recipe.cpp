@@ -15,15 +15,17 @@ namespace slmc::cli {
 namespace {
 
 int run_check(Context& context) {
-  const recipe::Recipe recipe = recipe::read_recipe(context.args.text("FILE"), registry(), context.args.all("set"));
+  const std::vector<recipe::Recipe> variants = recipe::read_recipes(context.args.text("FILE"), registry(), context.args.all("set"));
+  const recipe::Recipe& recipe = variants.front();
   if (context.term.json()) {
     Json stages = Json::array();
     for (const recipe::StageEntry& entry : recipe.stages) {
       stages.push_back({{"id", entry.id}, {"use", entry.use}, {"settings", stage::to_json(entry.settings)}});
     }
-    context.term.document(context.command, {{"name", recipe.name}, {"model", recipe.model}, {"stages", stages}});
+    context.term.document(context.command, {{"name", recipe.name}, {"model", recipe.model}, {"stages", stages}, {"variants", variants.size()}});
   } else {
-    context.term.text(fmt::format("{}: {} stages, nothing wrong; `slmc plan` follows shapes and bytes too", recipe.file, recipe.stages.size()));
+    const std::string each = recipe.variant.empty() ? "" : fmt::format(" for each of {} combinations", variants.size());
+    context.term.text(fmt::format("{}: {} stages{}, nothing wrong; `slmc plan` follows shapes and bytes too", recipe.file, recipe.stages.size(), each));
   }
   return kDone;
 }
@@ -62,7 +64,7 @@ Command recipe_check_command() {
           .positionals = {{.name = "FILE", .help = "A recipe in YAML or JSON."}},
           .options = {repeated(text_option("set", 0, "KEY=VALUE", "Override a key before checking."))},
           .examples = {{"slmc recipe check configs/recipes/quickstart.yaml", "exit code 2 and a caret under each mistake"}},
-          .json = {{"name", "the recipe's"}, {"model", "where the input is"}, {"stages", "id, use, settings with defaults filled in"}}};
+          .json = {{"name", "the recipe's"}, {"model", "where the input is"}, {"stages", "id, use, settings with defaults filled in, of a sweep's first combination"}, {"variants", "combinations of a sweep; 1 without"}}};
 }
 
 Command recipe_schema_command() {

@@ -24,7 +24,9 @@ DriveOptions options_of(const Context& context) {
 }
 
 int run_recipe(Context& context) {
-  return drive(context, recipe::read_recipe(context.args.text("RECIPE"), registry(), context.args.all("set")), options_of(context));
+  std::vector<recipe::Recipe> recipes = recipe::read_recipes(context.args.text("RECIPE"), registry(), context.args.all("set"));
+  if (recipes.front().variant.empty()) return drive(context, std::move(recipes.front()), options_of(context));
+  return drive_sweep(context, std::move(recipes), options_of(context));
 }
 
 Positional recipe_positional() { return {.name = "RECIPE", .help = "A recipe in YAML or JSON (`slmc help recipes`)."}; }
@@ -45,7 +47,8 @@ Option until_option() { return text_option("until", 0, "ID", "Stop after this st
 std::vector<JsonField> plan_fields() {
   return {{"name", "the recipe's"}, {"model", "the input model"}, {"input", "container, parameters, bytes (as file_bytes of run), kv_bytes_per_token, sizes"},
           {"stages", "id, use, settings (value and where it comes from), result (as input), key, folder, reused, why, peak_bytes, seconds, assumed"},
-          {"disk_bytes", "that a run from here would write"}, {"warnings", "nothing that stops a run"}};
+          {"disk_bytes", "that a run from here would write"}, {"warnings", "nothing that stops a run"},
+          {"variants", "of a sweep, in place of the above but name: values (by swept key), plan (as the above)"}};
 }
 
 }  // namespace
@@ -67,6 +70,7 @@ Command run_command() {
                       choice_option("keep", "Which stage folders stay after success.", "all", {"all", "last"})},
           .examples = {{"slmc run configs/recipes/quickstart.yaml", "drop, prune, distill, quantize; each step measured"},
                        {"slmc run recipe.yaml --set width.ffn=1024 --until width", "another width, and stop there"},
+                       {"slmc run recipe.yaml --set 'sweep.width.ffn=[1280, 1024]'", "the chain for each width, one table and one picture"},
                        {"slmc run recipe.yaml -n", "what would happen: shapes, bytes, memory, what is there already"}},
           .json = {{"recipe", "its name"},
                    {"rows", "input and stages: id, use, path, container, parameters, file_bytes (the GGUF file, or the folder's .safetensors files), "
@@ -76,7 +80,9 @@ Command run_command() {
                    {"output", "the last model"},
                    {"report", "the HTML report, or empty"},
                    {"warnings", "nothing that stopped the run"},
-                   {"seconds", "of the whole run"}}};
+                   {"seconds", "of the whole run"},
+                   {"variants", "of a sweep, in place of the above but recipe, report, seconds and gates_met: values (by swept key), run (as the above)"},
+                   {"csv", "of a sweep: every variant's numbers, beside the report; or empty"}}};
 }
 
 Command plan_command() {

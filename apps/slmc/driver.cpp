@@ -20,38 +20,6 @@
 namespace slmc::cli {
 namespace {
 
-recipe::Environment environment(const Context& context, const DriveOptions& options) {
-  const std::string kept = recipe::kept_gemm(options.work, device(context));
-  const std::string asked = context.args.text("gemm");
-  return {.hf_cache = context.around.hf_cache, .templates = context.around.templates, .work = options.work,
-          .facts = engine_facts(context, asked != "auto" || kept.empty() ? asked : kept), .threads = threads(context)};
-}
-
-recipe::RunOptions run_options(const Context& context, const DriveOptions& options) {
-  recipe::RunOptions out;
-  out.work = options.work;
-  out.cache = context.around.cache.empty() ? options.work / "cache" : context.around.cache;
-  out.output = options.output;
-  out.replace_output = context.args.flag("force");
-  out.from = options.from;
-  out.until = options.until;
-  out.force = options.force;
-  out.keep = options.keep;
-  out.device = device(context);
-  out.threads = threads(context);
-  out.max_ram = max_ram(context);
-  return out;
-}
-
-std::string local_time() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm parts{};
-  localtime_r(&now, &parts);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &parts);
-  return text;
-}
-
 std::string limit_text(const recipe::Gate& gate) {
   std::vector<std::string> parts;
   if (gate.least) parts.push_back("at least " + report::metric_text(gate.metric, *gate.least));
@@ -64,22 +32,13 @@ report::Report report_of(const Context& context, const recipe::Chain& chain, con
   out.name = chain.recipe.name;
   out.finished = local_time();
   out.seconds = result.seconds;
-  for (const recipe::Row& row : result.rows) {
-    report::ReportRow r{.id = row.artefact.id, .use = row.use, .container = row.artefact.container, .reused = row.reused,
-                        .parameters = static_cast<double>(row.artefact.parameters), .file_bytes = static_cast<double>(row.file_bytes),
-                        .metrics = row.metrics, .path = row.path.string()};
-    if (!row.use.empty()) r.seconds = row.seconds;
-    if (row.peak_bytes) r.peak_bytes = static_cast<double>(row.peak_bytes);
-    out.rows.push_back(std::move(r));
-  }
+  for (const recipe::Row& row : result.rows) out.rows.push_back(report_row(row));
   for (const recipe::GateResult& g : result.gates) {
     out.gates.push_back({.metric = g.gate.metric, .limit = limit_text(g.gate),
                          .value = g.value ? report::metric_text(g.gate.metric, *g.value) : "not measured", .met = g.met, .least = g.gate.least,
                          .most = g.gate.most});
   }
-  const BuildInfo build = build_info();
-  out.environment = {{"slmc", build.version + " (" + build.revision + ")"}, {"torch", result.facts.torch}, {"device", result.facts.device},
-                     {"kernel path", result.facts.gemm}};
+  out.environment = environment_lines(result.facts);
   out.recipe = chain.recipe.text;
   out.warnings = result.warnings;
   if (!chain.recipe.report.empty() && !chain.input.blank) {
@@ -108,15 +67,6 @@ Json row_json(const recipe::Row& row) {
 Json gate_json(const recipe::GateResult& g) {
   const auto number = [](const std::optional<double>& x) { return x ? Json(*x) : Json(); };
   return {{"metric", g.gate.metric}, {"min", number(g.gate.least)}, {"max", number(g.gate.most)}, {"value", number(g.value)}, {"met", g.met}};
-}
-
-Json run_json(const recipe::Chain& chain, const recipe::RunResult& result) {
-  Json rows = Json::array(), gates = Json::array();
-  for (const recipe::Row& row : result.rows) rows.push_back(row_json(row));
-  for (const recipe::GateResult& gate : result.gates) gates.push_back(gate_json(gate));
-  return {{"recipe", chain.recipe.name}, {"rows", rows}, {"gates", gates}, {"gates_met", result.gates_met},
-          {"output", result.output.string()}, {"report", chain.recipe.report.string()}, {"warnings", result.warnings},
-          {"seconds", result.seconds}};
 }
 
 void show_result(Context& context, const recipe::Chain& chain, const recipe::RunResult& result, const report::Report& report) {
@@ -168,6 +118,61 @@ void show_plan(Context& context, const recipe::Chain& chain) {
 }
 
 }  // namespace
+
+recipe::Environment environment(const Context& context, const DriveOptions& options) {
+  const std::string kept = recipe::kept_gemm(options.work, device(context));
+  const std::string asked = context.args.text("gemm");
+  return {.hf_cache = context.around.hf_cache, .templates = context.around.templates, .work = options.work,
+          .facts = engine_facts(context, asked != "auto" || kept.empty() ? asked : kept), .threads = threads(context)};
+}
+
+recipe::RunOptions run_options(const Context& context, const DriveOptions& options) {
+  recipe::RunOptions out;
+  out.work = options.work;
+  out.cache = context.around.cache.empty() ? options.work / "cache" : context.around.cache;
+  out.output = options.output;
+  out.replace_output = context.args.flag("force");
+  out.from = options.from;
+  out.until = options.until;
+  out.force = options.force;
+  out.keep = options.keep;
+  out.device = device(context);
+  out.threads = threads(context);
+  out.max_ram = max_ram(context);
+  return out;
+}
+
+std::string local_time() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm parts{};
+  localtime_r(&now, &parts);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%d %H:%M", &parts);
+  return text;
+}
+
+report::ReportRow report_row(const recipe::Row& row) {
+  report::ReportRow out{.id = row.artefact.id, .use = row.use, .container = row.artefact.container, .reused = row.reused,
+                        .parameters = static_cast<double>(row.artefact.parameters), .file_bytes = static_cast<double>(row.file_bytes),
+                        .metrics = row.metrics, .path = row.path.string()};
+  if (!row.use.empty()) out.seconds = row.seconds;
+  if (row.peak_bytes) out.peak_bytes = static_cast<double>(row.peak_bytes);
+  return out;
+}
+
+std::vector<std::pair<std::string, std::string>> environment_lines(const recipe::EngineFacts& facts) {
+  const BuildInfo build = build_info();
+  return {{"slmc", build.version + " (" + build.revision + ")"}, {"torch", facts.torch}, {"device", facts.device}, {"kernel path", facts.gemm}};
+}
+
+Json run_json(const recipe::Chain& chain, const recipe::RunResult& result) {
+  Json rows = Json::array(), gates = Json::array();
+  for (const recipe::Row& row : result.rows) rows.push_back(row_json(row));
+  for (const recipe::GateResult& gate : result.gates) gates.push_back(gate_json(gate));
+  return {{"recipe", chain.recipe.name}, {"rows", rows}, {"gates", gates}, {"gates_met", result.gates_met},
+          {"output", result.output.string()}, {"report", chain.recipe.report.string()}, {"warnings", result.warnings},
+          {"seconds", result.seconds}};
+}
 
 std::string plan_text(const recipe::Chain& chain, bool plain) {
   report::Table table{.titles = {"id", "stage", "as", "parameters", "bytes", "memory", "time", "would run because"}, .rows = {},

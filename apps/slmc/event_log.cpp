@@ -88,6 +88,11 @@ Json EventLog::watch(const std::function<Json(const std::function<void(const Jso
   }
 }
 
+void EventLog::show_metrics(const Json& event) {
+  const std::string text = metrics_text(event.value("metrics", Json::object()));
+  if (!text.empty()) term_.note(with_stage(event, text));      // a model may have none of the recipe's
+}
+
 void EventLog::show(const Json& event) {
   const std::string kind = text_of(event, "event");
   if (kind == "progress") term_.progress(progress_of(event));
@@ -95,7 +100,7 @@ void EventLog::show(const Json& event) {
   else if (kind == "warning") term_.warning(with_stage(event, text_of(event, "text")));
   else if (kind == "text") term_.piece(text_of(event, "text"));
   else if (kind == "stage") term_.note(with_stage(event, text_of(event, "state")));
-  else if (kind == "eval") term_.note(with_stage(event, metrics_text(event.value("metrics", Json::object()))));
+  else if (kind == "eval") show_metrics(event);
   else if (kind == "started") term_.detail("engine: " + dump_compact(event));
 }
 

@@ -21,6 +21,7 @@ class EventLog {
 
  private:
   void show(const Json& event);
+  void show_metrics(const Json& event);
   void keep(const Json& event);
   Terminal& term_;
   std::string path_;

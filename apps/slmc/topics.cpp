@@ -41,11 +41,13 @@ A recipe is a chain of stages in YAML or JSON; the same decoder reads both. Rela
     - {id: heal, use: distill, with: {teacher: $model, tokens: 60k}}
   eval: {every_stage: true, reference: $model, tasks: [{ppl: wiki.test.txt, window: 512, windows: 64}]}
   gates: {ppl_ratio: {max: 1.5}, file_bytes: {max: 82MB}}
+  sweep: {width.ffn: [1280, 1024], seed: [1, 2]}
   report: report.html
   seed: 0
 
 $model is the input, $ID what the stage ID made. A stage that ran with the same inputs, settings, data and program is not
-run again. `slmc recipe check` finds every mistake at once, `slmc plan` also follows the shapes and the bytes,
+run again. `sweep` runs the chain for every combination of its values: one table, one CSV, pictures; seeds become means.
+`slmc recipe check` finds every mistake at once, `slmc plan` also follows the shapes and the bytes,
 `slmc recipe schema` gives editors a JSON Schema, `slmc help settings` lists stages and settings, `slmc help gates` metrics.
 )";
 }

@@ -71,16 +71,23 @@ Documents::Documents(const DomainSpec& domain) : field_(domain.field) {
 
 std::string Documents::text(std::int64_t document) const {
   const Location& place = places_[static_cast<std::size_t>(document)];
+  if (place.line != 0) return field(document, field_);
+  return with_plain_line_ends(text_of(files_[static_cast<std::size_t>(place.file)]).substr(place.offset, place.bytes));
+}
+
+std::string Documents::field(std::int64_t document, const std::string& name) const {
+  const Location& place = places_[static_cast<std::size_t>(document)];
   const MappedFile& file = files_[static_cast<std::size_t>(place.file)];
-  const std::string_view bytes = text_of(file).substr(place.offset, place.bytes);
-  if (place.line == 0) return with_plain_line_ends(bytes);
-  const Json object = parse_line(bytes, file.path(), place.line);
-  const auto field = object.find(field_);
-  if (field == object.end() || !field->is_string())
+  if (place.line == 0) {
+    throw Error(ErrorKind::Data, Place{file.path(), 0, 0, 1, {}}, "a document with the field '" + name + "' must be a line of a .jsonl file, but is plain text");
+  }
+  const Json object = parse_line(text_of(file).substr(place.offset, place.bytes), file.path(), place.line);
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_string())
     throw Error(
         ErrorKind::Data, Place{file.path(), place.line, 1, 1, {}},
-        "the field '" + field_ + "' must be a text, but is " + (field == object.end() ? "missing" : "not"));
-  return field->get<std::string>();
+        "the field '" + name + "' must be a text, but is " + (found == object.end() ? "missing" : "not"));
+  return found->get<std::string>();
 }
 
 std::vector<std::string> read_documents(const DomainSpec& domain) {

@@ -14,6 +14,8 @@ class Documents {
   explicit Documents(const DomainSpec& domain);  // Error(Data) when a file is missing
   std::int64_t count() const { return static_cast<std::int64_t>(places_.size()); }
   std::string text(std::int64_t document) const;  // Error(Data) with file and line
+  // Another key of a .jsonl document, as text. Error(Data) when it is missing or no text, and for documents of plain files.
+  std::string field(std::int64_t document, const std::string& name) const;
 
  private:
   struct Location {

@@ -30,9 +30,10 @@ struct DomainSpec {
   std::string field = "text";
   std::int64_t skip_last = 0;  // documents at each file's end never used (kept for evaluation)
   std::int64_t only_last = 0;  // only so many documents at each file's end, after skip_last; 0 = all
+  std::string label = "label";  // key of a line that names its class; read by labelled.h only
 };
 
-// {files: [...], samples: 128, seq: 512, field, skip_last, only_last, seed} or {mix: {wiki: {files,
+// {files: [...], samples: 128, seq: 512, field, label, skip_last, only_last, seed} or {mix: {wiki: {files,
 // weight, field, skip_last, only_last}, ...}, seq, samples, seed}; only `files` is required. One domain without `mix` is called "data".
 struct DataSpec {
   std::vector<DomainSpec> domains;

@@ -16,6 +16,7 @@ DomainSpec domain_from(Fields& fields, std::string name) {
   for (std::string& file : fields.texts_or("files", {})) domain.files.emplace_back(std::move(file));
   if (domain.files.empty()) fields.fail("files", "must name at least one file, but is empty");
   domain.field = fields.text_or("field", "text");
+  domain.label = fields.text_or("label", "label");
   domain.skip_last = fields.integer_or("skip_last", 0);
   if (domain.skip_last < 0)
     fields.fail("skip_last", "must be at least 0, but is " + std::to_string(domain.skip_last));
@@ -29,6 +30,7 @@ Json domain_json(const DomainSpec& domain) {
   Json json = {{"files", Json::array()}};
   for (const auto& file : domain.files) json["files"].push_back(file.string());
   if (domain.field != "text") json["field"] = domain.field;
+  if (domain.label != "label") json["label"] = domain.label;
   if (domain.skip_last) json["skip_last"] = domain.skip_last;
   if (domain.only_last) json["only_last"] = domain.only_last;
   return json;
@@ -100,6 +102,7 @@ std::string content_hash(const DataSpec& spec) {
     add(domain.field);
     hash.add_number(std::bit_cast<std::uint64_t>(domain.weight))
         .add_number(static_cast<std::uint64_t>(domain.skip_last));
+    if (domain.label != "label") add("label " + domain.label);
     if (domain.only_last) add("only_last " + std::to_string(domain.only_last));
     hash.add_number(domain.files.size());
     for (const auto& file : domain.files) {

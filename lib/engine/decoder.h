@@ -26,6 +26,14 @@ struct Loaded {
 };
 Loaded load(const ir::Model& model, at::ScalarType dtype, at::Device device, Storage storage = Storage::Mapped);
 
+// A model as tasks and measurements see it: how its weights act is theirs (weights.h). Refers to what it was made of.
+struct ModelRef {
+  const Arch& arch;
+  Weights& weights;
+  ModelRef(const Arch& of, Weights& by) : arch(of), weights(by) {}
+  ModelRef(Loaded& loaded) : arch(loaded.arch), weights(loaded.weights) {}       // implicit: a loaded model is one
+};
+
 // Keys and values of the tokens seen so far, per block; grows by doubling up to `capacity` tokens.
 class KvCache {
  public:

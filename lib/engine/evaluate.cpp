@@ -18,10 +18,10 @@ namespace {
 
 constexpr std::int64_t kBatchTokens = 2048;      // where matrix products are at full speed; memory stays at tens of MiB
 
-at::Device device_of(Loaded& model) { return model.weights.tensor("embed").device(); }
+at::Device device_of(const ModelRef& model) { return model.weights.tensor("embed").device(); }
 
 // Rows behind the last norm at every position that predicts a token, [n * (T - 1), hidden].
-at::Tensor predicting_rows(Loaded& model, const at::Tensor& windows, const Pass& pass) {
+at::Tensor predicting_rows(const ModelRef& model, const at::Tensor& windows, const Pass& pass) {
   const at::Tensor h = hidden_states(model.arch, model.weights, windows.to(device_of(model)), pass);
   return h.narrow(1, 0, h.size(1) - 1).reshape({-1, h.size(2)});
 }
@@ -69,7 +69,7 @@ double WindowScores::standard_error() const {
   return std::sqrt(squares / (n - 1) / n);
 }
 
-WindowScores score_windows(Loaded& model, const at::Tensor& windows, stage::Events& events, const Pass& pass) {
+WindowScores score_windows(const ModelRef& model, const at::Tensor& windows, stage::Events& events, const Pass& pass) {
   const at::NoGradGuard no_grad;
   WindowScores out;
   const Head head = head_of(model.arch, model.weights, pass);

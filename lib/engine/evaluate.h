@@ -20,7 +20,7 @@ struct WindowScores {
 };
 
 // Error(Numeric) naming the window when a likelihood isn't finite. Polls for interruption between batches.
-WindowScores score_windows(Loaded& model, const at::Tensor& windows, stage::Events& events, const Pass& pass = {});
+WindowScores score_windows(const ModelRef& model, const at::Tensor& windows, stage::Events& events, const Pass& pass = {});
 
 struct WindowComparison {
   WindowScores model, reference;

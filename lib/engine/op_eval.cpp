@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include "core/cancel.h"
 #include "data/eval_sets.h"
 #include "data/source.h"
+#include "engine/classify.h"
 #include "engine/evaluate.h"
 #include "engine/whole_text.h"
 #include "engine/kernels.h"
@@ -216,8 +218,35 @@ Json pairs_task(Evaluation& e, const stage::Settings& task) {
           {"protocol", "sum of log-likelihoods of the whole sentence from its second token on, no BOS"}};
 }
 
+std::uint64_t peak_memory() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<std::uint64_t>(use.ru_maxrss) * 1024;
+}
+
+Json classify_task(Evaluation& e, const stage::Settings& task) {
+  const std::string& file = task.text("classify");
+  const std::optional<Classifier> classifier = read_classifier(e.context.job.model, e.context.model());
+  if (!classifier) return {{"task", "classify"}, {"file", file}, {"skipped", "the model was not tuned to classify"}};
+  data::DomainSpec texts;
+  texts.files = {file};
+  texts.field = classifier->field, texts.label = classifier->label;
+  const data::Labelled labelled = data::read_labelled(texts, classifier->seq, classifier->held_out, e.tokenizer());
+  if (labelled.classes != classifier->classes) {
+    throw Error(ErrorKind::Data, Place{file, 0, 0, 1, {}},
+                fmt::format("the classes of the text must be the {} that the model was tuned on, but are {} others or more", classifier->classes.size(), labelled.classes.size()));
+  }
+  const std::vector<data::Piece> pieces = data::test_pieces(labelled, task.integer("per_class"));
+  const Classified out = classify(*classifier, e.model, pieces, e.context.events);
+  return {{"task", "classify"}, {"file", file}, {"items", pieces.size()}, {"classes", classifier->classes}, {"accuracy", out.accuracy}, {"nll", out.nll},
+          {"latency", out.latency}, {"memory", peak_memory()}, {"picks", out.picks},
+          {"protocol", fmt::format("{} pieces of {} tokens of each of {} classes, evenly spread over the last {:.0f} % of its text", task.integer("per_class"), classifier->seq,
+                                   classifier->classes.size(), 100 * classifier->held_out)}};
+}
+
 Json run_task(Evaluation& e, const stage::Settings& task) {
   if (task.has("ppl")) return ppl_task(e, task);
+  if (task.has("classify")) return classify_task(e, task);
   return task.has("choices") ? choices_task(e, task) : pairs_task(e, task);
 }
 
@@ -250,8 +279,8 @@ std::vector<stage::Settings> parse_tasks(const Json& list) {
   if (!list.is_array()) throw Error(ErrorKind::Usage, "the tasks must be a list, but are not");
   for (const Json& item : list) {
     stage::Settings task = stage::parse_settings(stage::eval_task_table(), item, [](std::string_view) { return Place{}; }, problems);
-    const int kinds = task.has("ppl") + task.has("choices") + task.has("pairs");
-    if (kinds != 1) throw Error(ErrorKind::Usage, "a task must have exactly one of ppl, choices and pairs, but has " + std::to_string(kinds));
+    const int kinds = task.has("ppl") + task.has("choices") + task.has("pairs") + task.has("classify");
+    if (kinds != 1) throw Error(ErrorKind::Usage, "a task must have exactly one of ppl, choices, pairs and classify, but has " + std::to_string(kinds));
     out.push_back(std::move(task));
   }
   if (!problems.empty()) throw Error(ErrorKind::Usage, std::move(problems));

@@ -3,6 +3,7 @@
 // written is opened again and compared, value by value, before it gets its final name.
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -20,6 +21,10 @@ struct Progress {                                   // called after each tensor;
 // dtype: F32, F16, BF16; nothing = as stored (quantized tensors become F32, exactly).
 // Error(Recipe) before any work when the family's Hugging Face form can't hold the model.
 void write_hf(const Model& model, const std::filesystem::path& folder, std::optional<DType> dtype, const Progress& progress = {});
+
+// The matrices that such a folder holds as they are, each in a tensor of its own with rows and columns in the same order: logical name ->
+// name in the file. Fused, permuted and transposed ones are left out. Error(Recipe) as write_hf.
+std::map<std::string, std::string> hf_matrices(const Model& model);
 
 // The same for other programs that read compressed-tensors: quantized matrices of the blocks keep their codes in pack-quantized form (4 or 8
 // bits, one scheme for all), everything else is stored as `dtype`. load() reads it back. Error(Recipe) before any work when nothing is

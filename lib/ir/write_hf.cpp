@@ -139,6 +139,16 @@ void write_folder(const Model& model, const fs::path& folder, const Fit& how, co
 
 }  // namespace
 
+std::map<std::string, std::string> hf_matrices(const Model& model) {
+  std::map<std::string, std::string> out;
+  for (const StoredTensor& s : require_fit(model, "hf").stored) {
+    if (s.parts.size() != 1 || s.shape.size() != 2) continue;
+    const TensorSpec& spec = *model.find(s.parts[0].tensor);
+    if (s.shape == spec.shape && contiguous_run(s.parts[0]) == 0) out[spec.name] = s.name;
+  }
+  return out;
+}
+
 void write_hf(const Model& model, const fs::path& folder, std::optional<DType> dtype,
               const Progress& progress) {
   if (dtype && *dtype != DType::F32 && *dtype != DType::F16 && *dtype != DType::BF16 && *dtype != DType::F64)

@@ -7,6 +7,7 @@
 #include <cctype>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "core/file.h"
 #include "core/units.h"
@@ -20,7 +21,7 @@ using stage::Type;
 namespace {
 
 const std::vector<std::string>& groups() {
-  static const std::vector<std::string> names = {"slmc", "data", "stages", "eval", "gates"};
+  static const std::vector<std::string> names = {"slmc", "data", "stages", "eval", "gates", "sweep"};
   return names;
 }
 
@@ -225,28 +226,45 @@ Recipe decode_tree(const Node& root, const std::string& text, const std::string&
   return recipe;
 }
 
-Recipe decode(std::string_view text, const std::string& file, const stage::Registry& registry,
-              const std::vector<std::string>& set) {
+// The variants of a sweep share their mistakes.
+void drop_repeated(Problems& problems) {
+  std::set<std::tuple<std::string, std::string, int, int>> seen;
+  std::erase_if(problems, [&](const Diagnostic& d) { return !seen.emplace(d.message, d.place.file, d.place.line, d.place.column).second; });
+}
+
+std::vector<Recipe> decode_all(std::string_view text, const std::string& file, const stage::Registry& registry,
+                               const std::vector<std::string>& set) {
   Problems problems;
   Node root = parse_document(text, file, problems);
   throw_problems(problems, text);                       // a tree with holes would give problems that are none
   if (root.place.file.empty()) root.place.file = file;  // nothing but comments
   apply_overrides(root, set, problems);
   const fs::path folder = fs::absolute(file).parent_path();
-  Recipe recipe = decode_tree(root, std::string(text), file, {registry, folder, problems});
+  std::vector<Recipe> out;
+  for (const Variant& variant : variants_of(root, problems)) {
+    out.push_back(decode_tree(variant.tree, std::string(text), file, {registry, folder, problems}));
+    out.back().variant = variant.values;
+  }
+  drop_repeated(problems);
   throw_problems(std::move(problems), text);
-  return recipe;
+  return out;
 }
 
-Recipe read_recipe(const fs::path& file, const stage::Registry& registry,
-                   const std::vector<std::string>& set) {
+Recipe decode(std::string_view text, const std::string& file, const stage::Registry& registry,
+              const std::vector<std::string>& set) {
+  std::vector<Recipe> all = decode_all(text, file, registry, set);
+  if (all.size() == 1 && all.front().variant.empty()) return std::move(all.front());
+  throw Error(ErrorKind::Recipe, Place{file, 0, 0, 1, {}}, "the recipe must be one chain here, but has a 'sweep'");
+}
+
+std::vector<Recipe> read_recipes(const fs::path& file, const stage::Registry& registry, const std::vector<std::string>& set) {
   std::string text;
   try {
     text = read_text(file, kMostBytes);
   } catch (const Error& error) {
     throw Error(ErrorKind::Recipe, error.diagnostics());
   }
-  return decode(text, file.string(), registry, set);
+  return decode_all(text, file.string(), registry, set);
 }
 
 }  // namespace slmc::recipe

@@ -22,7 +22,7 @@ struct DecodeContext {
 
 // The scalar keys of each group; `data`, `stages` and the like are groups and decoded by name.
 const std::vector<stage::Setting>& recipe_table();  // name seed device report model
-const std::vector<stage::Setting>& data_table();    // seq samples field skip_last seed licence
+const std::vector<stage::Setting>& data_table();    // seq samples field label skip_last seed licence
 const std::vector<stage::Setting>& domain_table();  // weight field skip_last licence
 const std::vector<stage::Setting>& eval_table();    // every_stage reference
 const std::vector<std::string>& top_level_keys();
@@ -54,6 +54,17 @@ void check_reference(const std::string& model, const std::vector<StageEntry>& st
 
 // Puts "width.ffn=1280" and the like into the tree.
 void apply_overrides(Node& root, const std::vector<std::string>& set, Problems& problems);
+
+// Writes a value at "width.ffn" or "seed" of the tree; `what` says in problems who wanted it: "a --set".
+void set_value(Node& root, std::string_view path, Node value, const Place& place, const std::string& what, Problems& problems);
+
+// A recipe's tree under one combination of its sweep's values, and those values: {"cut.keep_first", "12"}. One without values where
+// there is no sweep.
+struct Variant {
+  Node tree;
+  std::vector<std::pair<std::string, std::string>> values;
+};
+std::vector<Variant> variants_of(const Node& root, Problems& problems);
 
 // Sections as they stand in a recipe, without what is the default anyway; paths below `folder` relative to it (write.cpp).
 Json eval_json(const EvalSection& eval, const std::filesystem::path& folder);

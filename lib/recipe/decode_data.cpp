@@ -18,6 +18,12 @@ Setting field_setting() {
           .fallback = "text",
           .help = "Key that holds the text in JSON lines."};
 }
+Setting label_setting() {
+  return {.name = "label",
+          .type = Type::Text,
+          .fallback = "label",
+          .help = "Key that names a document's class in JSON lines, for `train` with objective: classify."};
+}
 Setting skip_last_setting() {
   return {.name = "skip_last",
           .type = Type::Integer,
@@ -109,6 +115,7 @@ const std::vector<Setting>& data_table() {
        .least = 1,
        .most = 1e12},
       field_setting(),
+      label_setting(),
       skip_last_setting(),
       only_last_setting(),
       {.name = "seed",
@@ -161,10 +168,11 @@ DataSection decode_data(const Node& node, const std::string& name, std::uint64_t
   if (has_files) {
     decode_files(node, where, context, out, section);
     put_common(settings, "", out, section);
+    if (settings.has("label") && settings.text("label") != "label") out["label"] = settings.text("label");
   }
   if (has_mix) {
     out["mix"] = Json::object();
-    for (const char* key : {"field", "skip_last", "only_last"}) {
+    for (const char* key : {"field", "label", "skip_last", "only_last"}) {
       if (node.find(key))
         context.problems.push_back(
             {fmt::format("the key '{}' must stand in a domain of 'mix', but stands beside it", key),

@@ -16,7 +16,7 @@ using stage::Type;
 namespace {
 
 const std::vector<std::string>& task_kinds() {
-  static const std::vector<std::string> names = {"ppl", "choices", "pairs"};
+  static const std::vector<std::string> names = {"ppl", "choices", "pairs", "classify"};
   return names;
 }
 
@@ -28,7 +28,8 @@ void check_task_settings(const Node& map, const std::string& kind, Problems& pro
          map.key_place(key),
          {}});
   };
-  if (kind == "ppl" && map.find("first")) misplaced("first", "choices or pairs");
+  if (kind != "choices" && kind != "pairs" && map.find("first")) misplaced("first", "choices or pairs");
+  if (kind != "classify" && map.find("per_class")) misplaced("per_class", "classify");
   if (kind != "ppl" && map.find("window")) misplaced("window", "ppl");
   if (kind != "ppl" && map.find("windows")) misplaced("windows", "ppl");
 }
@@ -49,7 +50,7 @@ EvalTask decode_task(const Node& map, const std::vector<EvalTask>& before, const
     if (map.find(kind) == nullptr) continue;
     if (!task.kind.empty()) {
       context.problems.push_back(
-          {fmt::format("a task must be one of ppl, choices and pairs, but is both {} and {}", task.kind,
+          {fmt::format("a task must be one of ppl, choices, pairs and classify, but is both {} and {}", task.kind,
                        kind),
            map.key_place(kind),
            {}});
@@ -59,7 +60,7 @@ EvalTask decode_task(const Node& map, const std::vector<EvalTask>& before, const
   }
   if (task.kind.empty())
     context.problems.push_back(
-        {"a task must have one of ppl, choices and pairs, with a file, but has none", map.place, {}});
+        {"a task must have one of ppl, choices, pairs and classify, with a file, but has none", map.place, {}});
   task.settings = read_group(map, stage::eval_task_table(), {"name"}, "in a task of eval", context.problems);
   if (task.kind.empty()) return task;
   check_task_settings(map, task.kind, context.problems);

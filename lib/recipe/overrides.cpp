@@ -48,7 +48,7 @@ std::string stage_id(const Node& stage) {
 
 // Where the path's first word leads: a stage's `with`, or a top-level key. Null, with a problem, when it is
 // neither.
-Node* start(Node& root, const std::string& word, const Place& place, Problems& problems) {
+Node* start(Node& root, const std::string& word, const Place& place, const std::string& what, Problems& problems) {
   std::vector<std::string> known = top_level_keys();
   if (std::find(known.begin(), known.end(), word) != known.end()) return &entry(root, word, place);
   if (root.kind == Node::Kind::Map && root.find("stages")) {
@@ -58,7 +58,7 @@ Node* start(Node& root, const std::string& word, const Place& place, Problems& p
     }
   }
   problems.push_back(
-      {fmt::format("a --set must begin with a stage's id or a key of the recipe, but begins with '{}'", word),
+      {fmt::format("{} must begin with a stage's id or a key of the recipe, but begins with '{}'", what, word),
        place, suggestion(word, known)});
   return nullptr;
 }
@@ -77,22 +77,30 @@ void apply_one(Node& root, const std::string& assignment, Problems& problems) {
     return;
   }
   mark(value, place);
-  const std::vector<std::string> path = split(std::string_view(assignment).substr(0, equals));
-  Node* at = start(root, path.front(), place, problems);
-  for (std::size_t i = 1; at != nullptr && i < path.size(); ++i) {
+  if (assignment.starts_with("sweep.")) {      // what follows is one key: its dots belong to it
+    entry(entry(root, "sweep", place), assignment.substr(6, equals - 6), place) = std::move(value);
+    return;
+  }
+  set_value(root, assignment.substr(0, equals), std::move(value), place, "a --set", problems);
+}
+
+}  // namespace
+
+void set_value(Node& root, std::string_view path, Node value, const Place& place, const std::string& what, Problems& problems) {
+  const std::vector<std::string> words = split(path);
+  Node* at = start(root, words.front(), place, what, problems);
+  for (std::size_t i = 1; at != nullptr && i < words.size(); ++i) {
     if (at->kind == Node::Kind::List || (at->kind == Node::Kind::Scalar && !at->flag)) {
-      problems.push_back({fmt::format("a --set must lead through groups of keys, but '{}' is {}", path[i - 1],
+      problems.push_back({fmt::format("{} must lead through groups of keys, but '{}' is {}", what, words[i - 1],
                                       at->kind == Node::Kind::List ? "a list" : "a value"),
                           place,
                           {}});
       return;
     }
-    at = &entry(*at, path[i], place);
+    at = &entry(*at, words[i], place);
   }
   if (at != nullptr) *at = std::move(value);
 }
-
-}  // namespace
 
 void apply_overrides(Node& root, const std::vector<std::string>& set, Problems& problems) {
   if (root.kind != Node::Kind::Map) return;

@@ -40,16 +40,17 @@ void add_calibration(const Shape& shape, const StageEntry& entry, const Recipe& 
   bytes += 4 * tokens * (2 * shape.hidden + 1.5 * shape.ffn) + 8 * shape.ffn * shape.ffn;
 }
 
-// Weights, gradients and two moments; what backward needs of one micro-batch; a frozen teacher of its own size, which runs forward only.
+// Weights, gradients and two moments, the last three of adapters only where there are such; what backward needs of one micro-batch; a frozen teacher of its own size, which runs forward only.
 void add_training(const Shape& shape, const ir::Model* teacher, const StageEntry& entry, const Recipe& recipe, double& bytes,
                   double& flops) {
   const double seq = section_number(recipe, "train", "seq", 512);
-  const double tokens = given(entry, "tokens") ? entry.settings.number("tokens") : 0;
+  const bool pieces = given(entry, "objective") && entry.settings.text("objective") == "classify";      // as many as the text has classes
+  const double tokens = given(entry, "tokens") && !pieces ? entry.settings.number("tokens") : 0;
   const double micro = given(entry, "micro_batch") ? entry.settings.number("micro_batch") * seq : std::max(kMicroTokens, seq);
   const bool recompute = given(entry, "recompute") && entry.settings.boolean("recompute");
   const double kept = recompute ? shape.hidden : 6 * shape.hidden + 2 * shape.ffn;       // numbers per token and block
   flops += 3 * shape.flops_per_token * tokens;
-  bytes += 16 * shape.parameters + 4 * micro * shape.blocks * kept;
+  bytes += (given(entry, "lora") ? 4.5 : 16.0) * shape.parameters + 4 * micro * shape.blocks * kept;
   if (!teacher) return;
   const Shape of_teacher = shape_of(*teacher);
   flops += of_teacher.flops_per_token * tokens;

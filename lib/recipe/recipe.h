@@ -6,12 +6,13 @@
 //   name: smollm2-to-go           letters, digits, - _ .
 //   model: PATH | hf:org/name     relative paths are relative to the recipe's folder, everywhere
 //   data: {NAME: {files: [...], samples: 128, seq: 512} | {mix: {DOMAIN: {files, weight}}, seq: 512}}
-//                                 each with optional field, skip_last, seed, licence
+//                                 each with optional field, label, skip_last, seed, licence
 //   stages: [{id, use, with: {...}}]
 //   eval: {every_stage: true, reference: $model,
-//          tasks: [{ppl: FILE, window, windows} | {choices: FILE, first} | {pairs: FILE, first}],
+//          tasks: [{ppl: FILE, window, windows} | {choices: FILE, first} | {pairs: FILE, first} | {classify: FILE, per_class}],
 //          each with optional name}
 //   gates: {METRIC: {max: 2.0} | {min: 0.6}}      METRIC or METRIC:TASK; bytes may be written as 82MB
+//   sweep: {STAGE.SETTING: [values], seed: [1, 2, 3]}          the chain for every combination, the first key slowest
 //   report: report.html   seed: 0   device: cpu
 #include <cstdint>
 #include <filesystem>
@@ -53,7 +54,7 @@ struct StageEntry {
 };
 
 struct EvalTask {
-  std::string kind;            // "ppl", "choices", "pairs"
+  std::string kind;            // "ppl", "choices", "pairs", "classify"
   std::string name;            // the file's stem unless given; unique
   std::filesystem::path file;  // absolute
   stage::Settings settings;    // of stage::eval_task_table(), the file included
@@ -87,14 +88,19 @@ struct Recipe {
   std::filesystem::path report;  // absolute, or empty
   std::uint64_t seed = 0;
   std::string device;  // "" = the caller's choice
+  std::vector<std::pair<std::string, std::string>> variant;  // of a sweep: each swept key and the value that it has here, as text
 };
 
-// `set` holds "width.ffn=1280", "seed=3", "data.calib.samples=64": a stage id or a top-level key, then the
-// path. Stronger than the file. All problems at once: Error(Recipe).
+// `set` holds "width.ffn=1280", "seed=3", "data.calib.samples=64", "sweep.width.ffn=[1280, 1024]": a stage id or a top-level key, then the
+// path. Stronger than the file. All problems at once: Error(Recipe). One recipe for each combination of a sweep's values, in order; one
+// without a sweep.
+std::vector<Recipe> decode_all(std::string_view text, const std::string& file, const stage::Registry& registry,
+                               const std::vector<std::string>& set = {});
+std::vector<Recipe> read_recipes(const std::filesystem::path& file, const stage::Registry& registry,
+                                 const std::vector<std::string>& set = {});
+// The same for who can take one only: Error(Recipe) when there is a sweep.
 Recipe decode(std::string_view text, const std::string& file, const stage::Registry& registry,
               const std::vector<std::string>& set = {});
-Recipe read_recipe(const std::filesystem::path& file, const stage::Registry& registry,
-                   const std::vector<std::string>& set = {});
 
 // `slmc prune MODEL -o OUT --ffn 1280` is a recipe of one stage. Errors name the option ("--ffn") and are
 // Error(Usage).

@@ -24,6 +24,8 @@ Json task_json(const EvalTask& task, bool with_file) {
   if (task.kind == "ppl") {
     out["window"] = task.settings.integer("window");
     out["windows"] = task.settings.integer("windows");
+  } else if (task.kind == "classify") {
+    out["per_class"] = task.settings.integer("per_class");
   } else {
     out["first"] = task.settings.integer("first");
   }

@@ -66,6 +66,10 @@ Json recipe_schema(const stage::Registry& registry) {
   out["properties"]["slmc"] = {{"const", kRecipeVersion}, {"description", "Version of the format."}};
   out["properties"]["data"] = data_schema();
   out["properties"]["stages"] = list_of({{"oneOf", stages}});
+  out["properties"]["sweep"] = {{"type", "object"},
+                                {"description", "Values of settings (stage.setting: [...]) or top-level keys; the chain runs for every combination."},
+                                {"minProperties", 1},
+                                {"additionalProperties", {{"type", "array"}, {"minItems", 1}}}};
   out["properties"]["eval"] = eval_schema();
   out["properties"]["gates"] = gates_schema();
   out["required"] = Json::array({"slmc", "model", "stages"});

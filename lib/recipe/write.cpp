@@ -72,6 +72,7 @@ Json domain_json(const Json& spec, const fs::path& folder, const DataSection& se
     out["files"].push_back(short_path(file.get<std::string>(), folder));
   if (spec.value("weight", 1.0) != 1.0) out["weight"] = spec["weight"];
   if (spec.value("field", "text") != "text") out["field"] = spec["field"];
+  if (spec.value("label", "label") != "label") out["label"] = spec["label"];
   if (spec.value("skip_last", 0) != 0) out["skip_last"] = spec["skip_last"];
   if (spec.contains("only_last")) out["only_last"] = spec["only_last"];
   const auto licence = section.licences.find(domain);
@@ -130,6 +131,8 @@ Json task_json(const EvalTask& task, const fs::path& folder) {
   if (task.kind == "ppl") {
     add("window", 512);
     add("windows", 64);
+  } else if (task.kind == "classify") {
+    add("per_class", 50);
   } else {
     add("first", 0);
   }

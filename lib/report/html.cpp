@@ -37,19 +37,6 @@ std::string cell(std::string_view tag, const std::string& text, bool number, std
   return fmt::format("<{}{}{}>{}</{}>", tag, number ? " class=\"n\"" : "", extra, escape_xml(text), tag);
 }
 
-std::string html_table(const Table& table) {
-  std::string out = "<div class=\"scroll\"><table>\n<thead><tr>";
-  for (std::size_t i = 0; i < table.titles.size(); ++i)
-    out += cell("th", table.titles[i], table.right[i], " scope=\"col\"");
-  out += "</tr></thead>\n<tbody>\n";
-  for (const auto& row : table.rows) {
-    out += "<tr>";
-    for (std::size_t i = 0; i < row.size(); ++i) out += cell("td", row[i], table.right[i]);
-    out += "</tr>\n";
-  }
-  return out + "</tbody></table></div>\n";
-}
-
 std::string tile(const std::string& name, const std::string& value, const std::string& note) {
   return fmt::format(
       "<div class=\"tile\"><span class=\"soft\">{}</span><b>{}</b><span class=\"soft\">{}</span></div>\n",
@@ -172,25 +159,44 @@ std::string lineage(const Report& report) {
   return out;
 }
 
-std::string environment(const Report& report) {
-  if (report.environment.empty()) return {};
+std::string environment(const std::vector<std::pair<std::string, std::string>>& values) {
+  if (values.empty()) return {};
   Json object = Json::object();
-  for (const auto& [name, value] : report.environment) object[name] = value;
+  for (const auto& [name, value] : values) object[name] = value;
   return "<h2>Environment</h2>\n" + pairs(object);
 }
 
 }  // namespace
 
-std::string html(const Report& report) {
+std::string html_table(const Table& table) {
+  std::string out = "<div class=\"scroll\"><table>\n<thead><tr>";
+  for (std::size_t i = 0; i < table.titles.size(); ++i)
+    out += cell("th", table.titles[i], table.right[i], " scope=\"col\"");
+  out += "</tr></thead>\n<tbody>\n";
+  for (const auto& row : table.rows) {
+    out += "<tr>";
+    for (std::size_t i = 0; i < row.size(); ++i) out += cell("td", row[i], table.right[i]);
+    out += "</tr>\n";
+  }
+  return out + "</tbody></table></div>\n";
+}
+
+std::string html_page(const std::string& name, const std::string& finished, double seconds, const std::string& body,
+                      const std::vector<std::pair<std::string, std::string>>& values, const std::string& recipe) {
   std::string out =
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width,initial-scale=1\">\n";
-  out += fmt::format("<title>{}: slmc report</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n",
-                     escape_xml(report.name), kPageStyle, escape_xml(report.name));
-  std::string line = report.finished;
-  if (report.seconds > 0) line += (line.empty() ? "" : " · ") + format_seconds(report.seconds);
+  out += fmt::format("<title>{}: slmc report</title>\n<style>{}</style></head>\n<body>\n<h1>{}</h1>\n", escape_xml(name), kPageStyle, escape_xml(name));
+  std::string line = finished;
+  if (seconds > 0) line += (line.empty() ? "" : " · ") + format_seconds(seconds);
   if (!line.empty()) out += fmt::format("<p class=\"soft\">{}</p>\n", escape_xml(line));
-  out += summary(report) + gates(report);
+  out += body + environment(values);
+  if (!recipe.empty()) out += fmt::format("<h2>Recipe</h2>\n<pre>{}</pre>\n", escape_xml(recipe));
+  return out + "</body></html>\n";
+}
+
+std::string html(const Report& report) {
+  std::string out = summary(report) + gates(report);
   for (const std::string& warning : report.warnings)
     out += fmt::format("<p class=\"warn\">{}</p>\n", escape_xml(warning));
   if (const std::string picture = quality_picture(report); !picture.empty())
@@ -200,10 +206,7 @@ std::string html(const Report& report) {
   out += "<h2>Stages</h2>\n" + html_table(run_table(report));
   if (const std::string picture = time_picture(report); !picture.empty())
     out += "<div class=\"pic\">" + picture + "</div>\n";
-  out += lineage(report) + environment(report);
-  if (!report.recipe.empty())
-    out += fmt::format("<h2>Recipe</h2>\n<pre>{}</pre>\n", escape_xml(report.recipe));
-  return out + "</body></html>\n";
+  return html_page(report.name, report.finished, report.seconds, out + lineage(report), report.environment, report.recipe);
 }
 
 }  // namespace slmc::report

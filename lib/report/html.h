@@ -49,6 +49,10 @@ struct Report {
 };
 
 std::string html(const Report& report);
+// A page of ours around a body that is HTML: style, title, when it was made and in how long, and at its end environment and recipe.
+std::string html_page(const std::string& name, const std::string& finished, double seconds, const std::string& body,
+                      const std::vector<std::pair<std::string, std::string>>& environment, const std::string& recipe);
+std::string html_table(const Table& table);
 Table run_table(const Report& report);                             // the same table for the terminal
 // The metrics of the rows that tables show, in their order; `order` by base name, empty = the usual ones.
 std::vector<std::string> shown_metrics(const std::vector<ReportRow>& rows, const std::vector<std::string>& order = {});

@@ -12,7 +12,7 @@
 namespace slmc::report {
 namespace {
 
-enum class Form { Number, Ratio, Percent, Bytes, Count, Seconds };
+enum class Form { Number, Ratio, Percent, Bytes, Count, Milliseconds, Seconds };
 
 struct MetricWords {
   std::string_view name, title;
@@ -33,6 +33,9 @@ constexpr std::array kWords = {
     MetricWords{"acc", "acc", Form::Percent},
     MetricWords{"acc_norm", "acc_norm", Form::Percent},
     MetricWords{"pairs", "pairs", Form::Percent},
+    MetricWords{"accuracy", "accuracy", Form::Percent},
+    MetricWords{"latency", "latency", Form::Milliseconds},
+    MetricWords{"memory", "memory", Form::Bytes},
     MetricWords{"parameters", "parameters", Form::Count},
     MetricWords{"parameters_ratio", "parameters ratio", Form::Ratio},
     MetricWords{"file_bytes", "size", Form::Bytes},
@@ -44,7 +47,7 @@ constexpr std::array kWords = {
 
 const std::vector<std::string>& usual() {
   static const std::vector<std::string> names = {"ppl", "ppl_ratio", "bits_per_byte_ratio", "kl", "top1_agreement",
-                                                 "acc", "acc_norm",  "pairs"};
+                                                 "acc", "acc_norm",  "pairs", "accuracy", "latency", "memory"};
   return names;
 }
 
@@ -91,6 +94,7 @@ std::string metric_text(const std::string& metric, double value) {
     case Form::Percent: return fmt::format("{:.1f} %", value * 100);
     case Form::Bytes: return format_bytes(whole());
     case Form::Count: return format_count(whole());
+    case Form::Milliseconds: return fmt::format("{:.1f} ms", value * 1000);
     case Form::Seconds: return format_seconds(value);
   }
   return {};

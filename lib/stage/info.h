@@ -29,7 +29,7 @@ struct MethodInfo {
   std::string summary;  // one line
   std::string paper;    // "Sun et al. 2023, arXiv:2306.11695"
   Needs needs;          // added to the stage's
-  std::string unless;   // the setting that, when given, leaves this method unused: `list` gives what `search` finds
+  std::string unless;   // settings "list, keep_first": when one is given, this method is unused, because it gives what `search` finds
 };
 
 // What a setting does to the model's shape when it is a plain value, so that a chain is checked before

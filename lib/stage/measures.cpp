@@ -37,10 +37,12 @@ const std::vector<Setting>& eval_task_table() {
       path("ppl", "Text file for perplexity, cut into windows; .jsonl takes the field `text`."),
       path("choices", "JSON lines of multiple choice: query, choices, gold."),
       path("pairs", "JSON lines of minimal pairs: sentence_good, sentence_bad."),
+      path("classify", "JSON lines of labelled texts, for a model tuned by `train --objective classify`; the pieces that its tuning held out."),
       integer("window", "512", 2, 1 << 20, "tokens", "Length of a perplexity window."),
       integer("windows", "64", 0, 1 << 24, "windows",
               "How many windows from the start of the text; 0 = all of it, every byte scored, also against a reference of another vocabulary."),
       integer("first", "0", 0, 1 << 24, "items", "Take only the first items of choices and pairs; 0 = all."),
+      integer("per_class", "50", 1, 1 << 24, "pieces", "How many pieces of each class to classify."),
   };
   return table;
 }
@@ -48,7 +50,7 @@ const std::vector<Setting>& eval_task_table() {
 const StageInfo& eval_info() {
   static const StageInfo info = {
       .name = "eval",
-      .summary = "measure a model: perplexity, KL to a reference, multiple choice, minimal pairs",
+      .summary = "measure a model: perplexity, KL to a reference, multiple choice, pairs, classes",
       .needs = {.dense = false},
       .settings = {{.name = "tasks", .type = Type::Data, .help = "What to measure, a list.", .required = true},
                    path("save_logits", "Write the logits of the first perplexity task to this safetensors file.")},

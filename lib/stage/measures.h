@@ -9,6 +9,8 @@
 //                         whole text, with a reference {"reference_bits_per_byte", "bits_per_byte_ratio"}, its vocabulary may be another
 //               choices   {"task": "choices", "file", "items", "acc", "acc_norm", "picks": [..], "picks_norm": [..]}: picks are indices of choices
 //               pairs     {"task": "pairs", "file", "items", "acc", "picks": [0|1 ..]}: 0 = the good sentence was likelier
+//               classify  {"task": "classify", "file", "items", "classes": [..], "accuracy", "nll", "latency": seconds of one piece alone, "memory": bytes, the largest, "picks", "protocol"};
+//                         {"task": "classify", "file", "skipped": why} for a model that was not tuned to classify
 //             save_logits: FILE.safetensors of "logits" F32 [windows, window, vocab] and "ids" I64 [windows, window] of the first ppl task
 //   bench     -> {"rows": [{"what": "forward"|"prefill"|"decode", "batch", "seq", "tokens", "cpu_s", "wall_s", "tokens_per_s", "flops",
 //             "gflops", "share_of_peak"}], "peak_gflops", "peak_bytes"}
@@ -24,7 +26,7 @@
 
 namespace slmc::stage {
 
-// One entry of eval's `tasks`, also of the recipe's: exactly one of ppl, choices, pairs is given.
+// One entry of eval's `tasks`, also of the recipe's: exactly one of ppl, choices, pairs, classify is given.
 const std::vector<Setting>& eval_task_table();
 
 const StageInfo& eval_info();

@@ -30,6 +30,7 @@ void require_sound(const StageInfo& info) {
                                       [&](const Setting& s) { return s.name == method.setting; });
     SLMC_CHECK(setting != info.settings.end());
     const bool choice = std::count(setting->choices.begin(), setting->choices.end(), method.name) == 1;
+    for (const std::string& other : names_in(method.unless)) SLMC_CHECK(declared(other) == 1);
     SLMC_CHECK(choice || (setting->type == Type::Boolean && method.name == "true"));
   }
 }
@@ -38,7 +39,8 @@ bool chosen(const StageInfo& info, const MethodInfo& method, const Settings& set
   const auto setting = std::find_if(info.settings.begin(), info.settings.end(), [&](const Setting& s) { return s.name == method.setting; });
   if (!means_something(*setting, settings)) return false;
   if (!settings.has(method.setting) || settings.is_auto(method.setting)) return false;
-  if (!method.unless.empty() && settings.has(method.unless)) return false;
+  const std::vector<std::string> instead = names_in(method.unless);
+  if (std::any_of(instead.begin(), instead.end(), [&](const std::string& other) { return settings.has(other); })) return false;
   const bool boolean = std::holds_alternative<bool>(settings.all().at(method.setting).value);
   return boolean ? settings.boolean(method.setting) : settings.text(method.setting) == method.name;
 }

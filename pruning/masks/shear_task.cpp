@@ -9,7 +9,7 @@
 
 namespace slmc::pruning {
 
-Shear::Shear(engine::Loaded& model, Masks& masks, double ramp, bool recompute)
+Shear::Shear(engine::ModelRef model, Masks& masks, double ramp, bool recompute)
     : model_(model), masks_(masks), ramp_(ramp), recompute_(recompute) {}
 
 std::vector<std::string> Shear::terms() const {

@@ -11,7 +11,7 @@ namespace slmc::pruning {
 class Shear : public engine::Task {
  public:
   // Both must outlive the task. ramp: share of the updates in which the targets rise.
-  Shear(engine::Loaded& model, Masks& masks, double ramp, bool recompute);
+  Shear(engine::ModelRef model, Masks& masks, double ramp, bool recompute);
   // "loss", the sum of both; "ce"; and of each kind its KindState: "ffn.sparsity", "ffn.target", "ffn.lambda", "ffn.phi".
   std::vector<std::string> terms() const override;
   std::int64_t count(const engine::Batch& batch) const override;
@@ -21,7 +21,7 @@ class Shear : public engine::Task {
  private:
   double ramp_at(double progress) const;
 
-  engine::Loaded& model_;
+  engine::ModelRef model_;
   Masks& masks_;
   engine::CrossEntropy loss_;
   double ramp_;

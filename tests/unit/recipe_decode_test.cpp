@@ -176,6 +176,46 @@ TEST(Overrides, WrongOnesSayWhichOptionIsWrong) {
             "--set width=: error: the key 'with' of a stage must be a group of settings, but is empty");
 }
 
+TEST(Sweep, GivesEveryCombinationTheFirstKeySlowest) {
+  const std::string text = R"(slmc: 1
+model: m
+stages: [{id: cut, use: drop, with: {list: [1]}}, {id: w, use: prune, with: {ffn: 64}}]
+sweep: {cut.list: [[1], [2, 3]], seed: [4, 5], w.ffn: [96]}
+)";
+  const std::vector<Recipe> all = decode_all(text, "/folder/r.yaml", registry());
+  ASSERT_EQ(all.size(), 4u);
+  using Values = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(all[1].variant, (Values{{"cut.list", "[1]"}, {"seed", "5"}, {"w.ffn", "96"}}));
+  EXPECT_EQ(all[2].variant, (Values{{"cut.list", "[2, 3]"}, {"seed", "4"}, {"w.ffn", "96"}}));
+  EXPECT_EQ(all[2].seed, 4u);
+  EXPECT_EQ(all[2].stages[0].settings.integers("list"), (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(all[3].stages[1].settings.integer("ffn"), 96);
+  EXPECT_EQ(all[3].seed, 5u);
+  EXPECT_EQ(decode_all(text, "/folder/r.yaml", registry(), {"sweep.cut.list=[[0]]", "sweep.seed=[9]"}).size(), 1u);
+  EXPECT_TRUE(decode_all(kWhole, "/folder/r.yaml", registry()).front().variant.empty());
+  EXPECT_NE(says(text).find("the recipe must be one chain here, but has a 'sweep'"), std::string::npos);
+}
+
+TEST(Sweep, MistakesAreToldOnceWithTheirPlace) {
+  const auto told = [](const std::string& sweep) {
+    return error_text([&] { decode_all("slmc: 1\nmodel: m\nstages: [{id: w, use: prune, with: {ffn: 64}}]\nsweep: " + sweep + "\n", "r.yaml", registry()); });
+  };
+  const auto has = [&](const std::string& sweep, const std::string& what) { EXPECT_NE(told(sweep).find(what), std::string::npos) << told(sweep); };
+  has("{w.fnn: [1, 2]}", "unknown key 'fnn' in stage 'w' (prune)");
+  has("{v.ffn: [1]}", "a key of 'sweep' must begin with a stage's id or a key of the recipe, but begins with 'v'");
+  has("{w.ffn: 64}", "the sweep of 'w.ffn' must be a list of values, but is one value");
+  has("{w.ffn: []}", "but is empty");
+  has("{w.ffn: [{a: 1}]}", "must be a word, a number or a list of them");
+  has("{w.ffn: [64, 96, 64]}", "'64' comes twice");
+  has("{}", "the key 'sweep' must be a group");
+  has("{w.ffn: [64, many]}", "r.yaml:4:");
+  const std::string twice = told("{w.fnn: [1, 2]}");
+  EXPECT_EQ(twice.find("unknown key"), twice.rfind("unknown key"));
+  std::string many;
+  for (int i = 0; i < 40; ++i) many += (i ? ", " : "") + std::to_string(64 + i);
+  has("{w.ffn: [" + many + "], seed: [" + many + "]}", "a sweep must have at most 1000 combinations, but has more");
+}
+
 TEST(Write, DecodesToTheSameRecipe) {
   const Recipe once = decoded(kWhole);
   const std::string text = to_yaml(once, "/folder");

@@ -147,7 +147,7 @@ TEST(ShippedRecipes, AreValidBySchemaAndDecoder) {
     names.push_back(path.stem().string());
     const std::string text = read_text(path);
     EXPECT_EQ(schema_errors(text), std::vector<std::string>{});
-    EXPECT_NO_THROW(recipe::read_recipe(path, cli::registry()));
+    EXPECT_NO_THROW(recipe::read_recipes(path, cli::registry()));
   }
   for (const char* needed : {"quickstart", "ci", "drop", "prune", "distill", "quantize"}) {      // one per stage and two whole chains
     EXPECT_NE(std::find(names.begin(), names.end(), needed), names.end()) << needed;

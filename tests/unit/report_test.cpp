@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "report/html.h"
 #include "report/svg.h"
+#include "report/sweep.h"
 
 namespace slmc::report {
 namespace {
@@ -369,6 +370,62 @@ TEST(RunTable, OneColumnPerTaskOnlyWhenThereAreSeveral) {
             (std::vector<std::string>{"stage", "does", "parameters", "size", "perplexity (books)",
                                       "perplexity (wiki.test)", "time", "peak memory"}));
   EXPECT_EQ(run_table(r).rows[1][4], "–");
+}
+
+// Two seeds of two depths and one kind, written out by hand.
+SweepReport a_sweep() {
+  SweepReport out{.name = "depths", .finished = "2026-01-02 03:04", .seconds = 61, .keys = {"cut.keep_first", "tune.classifier", "seed"}, .rows = {},
+                  .environment = {{"torch", "2.13.0"}}, .recipe = "slmc: 1", .warnings = {}};
+  const auto add = [&](const char* blocks, const char* seed, double accuracy, double parameters) {
+    ReportRow last{.id = "tune", .use = "train", .container = "hf", .reused = false, .parameters = parameters, .file_bytes = 4 * parameters,
+                   .metrics = {{"accuracy", accuracy}, {"latency", 0.0125}, {"memory", 2e8}}, .path = "work/a, b"};
+    last.seconds = 10, last.peak_bytes = 3e8;
+    out.rows.push_back({{blocks, "head", seed}, std::move(last)});
+  };
+  add("12", "1", 0.50, 2e6), add("12", "2", 0.60, 2e6), add("4", "1", 0.30, 1e6), add("4", "2", 0.30, 1e6);
+  return out;
+}
+
+TEST(Sweep, SeedsBecomeOneRowWithTheirDeviation) {
+  const std::vector<SweepMean> rows = over_seeds(a_sweep());
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].values, (std::vector<std::string>{"12", "head"}));
+  EXPECT_EQ(rows[0].seeds, 2);
+  EXPECT_NEAR(rows[0].mean.metrics.at("accuracy"), 0.55, 1e-12);
+  EXPECT_NEAR(rows[0].deviation.at("accuracy"), 0.1 / std::sqrt(2.0), 1e-12);
+  EXPECT_EQ(rows[1].deviation.at("accuracy"), 0);
+  EXPECT_EQ(render(sweep_table(a_sweep()), {}),
+            "cut.keep_first  tune.classifier  seeds  parameters    size        accuracy  latency    memory     time  peak memory\n"
+            "            12  head                 2       2.0 M  8.0 MB  55.0 % ± 7.1 %  12.5 ms  200.0 MB  10.0 s     300.0 MB\n"
+            "             4  head                 2       1.0 M  4.0 MB          30.0 %  12.5 ms  200.0 MB  10.0 s     300.0 MB\n");
+}
+
+TEST(Sweep, AMeanNeedsEverySeed) {
+  SweepReport report = a_sweep();
+  report.rows[1].last.metrics.erase("accuracy");
+  EXPECT_FALSE(over_seeds(report)[0].mean.metrics.contains("accuracy"));
+}
+
+TEST(Sweep, CsvHasEveryRowAndQuotesCommas) {
+  const std::string csv = sweep_csv(a_sweep());
+  EXPECT_TRUE(csv.starts_with("cut.keep_first,tune.classifier,seed,accuracy,file_bytes,latency,memory,parameters,peak_bytes,seconds,path\n"
+                              "12,head,1,0.5,8000000,0.0125,200000000,2000000,300000000,10,\"work/a, b\"\n"))
+      << csv;
+  EXPECT_EQ(count(csv, "\n"), 5u);
+}
+
+TEST(Sweep, ThePageHasAPictureOfEachNumberAndIsClosed) {
+  const std::string page = html(a_sweep());
+  EXPECT_EQ(unbalanced(page), "");
+  EXPECT_EQ(count(page, "<svg"), 5u);                      // accuracy, latency, memory, parameters, size
+  for (const char* title : {"accuracy over cut.keep_first", "latency over cut.keep_first", "memory over cut.keep_first", "parameters over cut.keep_first"}) {
+    EXPECT_NE(page.find(title), std::string::npos) << title;
+  }
+  EXPECT_EQ(html(a_sweep()), page);
+  SweepReport words = a_sweep();
+  for (SweepRow& row : words.rows) row.values[0] = row.values[0] == "12" ? "wanda" : "magnitude";
+  EXPECT_EQ(unbalanced(html(words)), "");                  // no number to draw over: bars
+  EXPECT_EQ(count(html(words), "<svg"), 5u);
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ struct TrainState {
   std::vector<CurvePoint> curve;
   std::vector<double> open_sums;         // of the updates since the last point of the curve
   std::int64_t open_counted = 0;
-  SharedJson companion;                  // of TrainSettings::companion; null without one
+  SharedJson companion;                  // states of TrainSettings::companions, an array; null without any
 };
 
 // Writes the checkpoint of state.step, then removes all but the last two. Error(Resource) when the disk is full; older ones stay.

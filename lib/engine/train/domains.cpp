@@ -31,8 +31,8 @@ DynamicDomains::DynamicDomains(DomainSettings settings, std::shared_ptr<data::Mi
   SLMC_CHECK(settings_.every > 0 && settings_.names.size() == mixture_->shares().size() && settings_.references.size() == settings_.names.size());
 }
 
-void DynamicDomains::begin_step(std::int64_t step, std::int64_t window) {
-  if (step % settings_.every != 0 || (!points_.empty() && points_.back().step >= step)) return;      // a resumed run may have measured already
+bool DynamicDomains::begin_step(std::int64_t step, std::int64_t window) {
+  if (step % settings_.every != 0 || (!points_.empty() && points_.back().step >= step)) return true;      // a resumed run may have measured already
   const std::vector<double> losses = losses_();
   add({step, window, data::next_weights(settings_.rule, mixture_->shares(), losses, settings_.references), losses});
   std::string text = fmt::format("domains from update {} on:", step + 1);
@@ -40,6 +40,7 @@ void DynamicDomains::begin_step(std::int64_t step, std::int64_t window) {
     text += fmt::format("{} {} {:.4f} (loss {:.3f}, reference {:.3f})", i ? "," : "", settings_.names[i], points_.back().weights[i], losses[i], settings_.references[i]);
   }
   events_.note(text);
+  return true;
 }
 
 void DynamicDomains::add(Point point) {
@@ -76,7 +77,7 @@ Json DynamicDomains::history() const {
   return out;
 }
 
-std::vector<double> domain_losses(Loaded& model, const data::WindowSource& held_out, std::int64_t windows, const Gates* gates) {
+std::vector<double> domain_losses(const ModelRef& model, const data::WindowSource& held_out, std::int64_t windows, const Gates* gates) {
   Silent silent;
   Pass pass;
   pass.gates = gates;

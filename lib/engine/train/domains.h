@@ -29,7 +29,7 @@ class DynamicDomains : public Companion {
   // Starts with the mixture's weights and changes it.
   DynamicDomains(DomainSettings settings, std::shared_ptr<data::Mixture> mixture, DomainLosses losses, stage::Events& events);
   // Before updates 0, every, 2 every ...: measures, and sets the weights of the windows from `window` on.
-  void begin_step(std::int64_t step, std::int64_t window) override;
+  bool begin_step(std::int64_t step, std::int64_t window) override;
   Json state() const override;             // [{"step", "window", "weights", "losses"}], each vector [domains]
   void restore(const Json& state) override;      // Error(Model) when it is not of such a run
   // [{"step", "weights": {NAME: w}, "losses": {NAME: l}}]
@@ -50,7 +50,7 @@ class DynamicDomains : public Companion {
 };
 
 // Mean loss of `model` under `gates` (may be null) on the first `windows` windows of each domain.
-std::vector<double> domain_losses(Loaded& model, const data::WindowSource& held_out, std::int64_t windows, const Gates* gates);
+std::vector<double> domain_losses(const ModelRef& model, const data::WindowSource& held_out, std::int64_t windows, const Gates* gates);
 
 // `held_out` must have the domains of `trained`, in any order; its order of domains follows `trained` in the result. Error(Recipe) naming the first that is
 // missing or too many.

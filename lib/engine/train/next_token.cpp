@@ -6,7 +6,7 @@ namespace slmc::engine {
 
 std::int64_t predictions(const Batch& batch) { return next_tokens(batch).ge(0).sum().item<std::int64_t>(); }
 
-at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute, const Gates* gates) {
+at::Tensor training_states(const ModelRef& model, const Batch& batch, bool recompute, const Gates* gates) {
   Pass pass;
   pass.gates = gates;
   pass.document = batch.document;

@@ -8,14 +8,14 @@ namespace slmc::engine {
 
 class NextToken : public Task {
  public:
-  // `model` must outlive the task. recompute: block inputs are kept for backward, everything else is computed again.
-  NextToken(Loaded& model, bool recompute) : model_(model), recompute_(recompute) {}
+  // What `model` refers to must outlive the task. recompute: block inputs are kept for backward, everything else is computed again.
+  NextToken(ModelRef model, bool recompute) : model_(model), recompute_(recompute) {}
   std::vector<std::string> terms() const override { return loss_.terms(); }
   std::int64_t count(const Batch& batch) const override;
   std::vector<double> add_gradients(const Batch& batch, double scale, double progress) override;
 
  private:
-  Loaded& model_;
+  ModelRef model_;
   bool recompute_;
   CrossEntropy loss_;
 };
@@ -24,6 +24,6 @@ class NextToken : public Task {
 std::int64_t predictions(const Batch& batch);
 
 // Last hidden states [B, T, hidden] of a batch, for training.
-at::Tensor training_states(Loaded& model, const Batch& batch, bool recompute, const Gates* gates = nullptr);
+at::Tensor training_states(const ModelRef& model, const Batch& batch, bool recompute, const Gates* gates = nullptr);
 
 }  // namespace slmc::engine

@@ -13,6 +13,7 @@ namespace slmc::engine {
 struct Batch {
   at::Tensor ids;             // [B, T] int64
   at::Tensor document;        // [B, T] int64, number of the document inside its window; or undefined
+  at::Tensor label;           // [B] int64, the class of each window; undefined where windows have none
 };
 
 // Batches as a pure function of the number of their first window: resuming needs one integer.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/cancel.h"
@@ -41,9 +42,9 @@ class Run {
   TrainResult run() {
     TrainResult result;
     if (!settings_.folder.empty()) {
-      if (auto found = load_checkpoint(settings_.folder, adamw_.state(), identity_, events_)) {
+      if (auto found = load_checkpoint(settings_.folder, tensors(), identity_, events_)) {
         state_ = std::move(*found);
-        if (settings_.companion && state_.companion) settings_.companion->restore(*state_.companion);
+        restore_companions();
         saved_ = state_.step;
         result.resumed = true;
         events_.note(fmt::format("goes on from the checkpoint of step {} in {}", state_.step, settings_.folder.string()));
@@ -53,7 +54,7 @@ class Run {
     begin_ = std::chrono::steady_clock::now();
     while (state_.step < settings_.schedule.steps) {
       stop_if_asked();
-      begin_step();
+      if (!begin_step()) break;
       const double rate = rate_at(settings_.schedule, state_.step);
       const StepLoss loss = accumulate();
       const double norm = require_finite(loss, adamw_.gradient_norm());
@@ -62,21 +63,51 @@ class Run {
       report(loss, rate, norm);
       if (settings_.save_every > 0 && state_.step % settings_.save_every == 0) save();
     }
+    guarded([&] {
+      for (Companion* companion : settings_.companions) companion->end(state_.step);
+      return true;
+    });
     result.state = state_;
     result.peak_bytes = peak_bytes();
     return result;
   }
 
  private:
-  void begin_step() {
-    task_.begin_step(state_.step, settings_.schedule.steps);
-    if (!settings_.companion) return;
+  // What companions do takes time; asked to stop within it, the run saves.
+  bool guarded(const std::function<bool()>& work) {
     try {
-      settings_.companion->begin_step(state_.step, state_.windows);
+      return work();
     } catch (const Error& e) {
-      if (e.kind() == ErrorKind::Interrupted) stop_if_asked();               // saves, and says so
+      if (e.kind() == ErrorKind::Interrupted) stop_if_asked();
       throw;
     }
+  }
+
+  // Whether the run goes on.
+  bool begin_step() {
+    task_.begin_step(state_.step, settings_.schedule.steps);
+    return guarded([&] {
+      bool on = true;
+      for (Companion* companion : settings_.companions) on &= companion->begin_step(state_.step, state_.windows);
+      return on;
+    });
+  }
+
+  std::vector<Parameter> tensors() const {
+    std::vector<Parameter> all = adamw_.state();
+    for (const Companion* companion : settings_.companions) {
+      for (Parameter& p : companion->tensors()) all.push_back(std::move(p));
+    }
+    return all;
+  }
+
+  void restore_companions() {
+    const std::size_t n = settings_.companions.size();
+    if (n == 0) return;
+    if (!state_.companion || !state_.companion->is_array() || state_.companion->size() != n) {
+      throw Error(ErrorKind::Model, Place{settings_.folder.string(), 0, 0, 1, {}}, "the checkpoint must hold what goes along with this run, but does not");
+    }
+    for (std::size_t i = 0; i < n; ++i) settings_.companions[i]->restore((*state_.companion)[i]);
   }
 
   // Gradients of one step over all micro-batches and ranks, divided by the number of predictions that count.
@@ -176,8 +207,10 @@ class Run {
 
   void save() {
     if (settings_.folder.empty() || communicator_.rank() != 0 || saved_ == state_.step) return;
-    if (settings_.companion) state_.companion = std::make_shared<const Json>(settings_.companion->state());
-    save_checkpoint(settings_.folder, state_, adamw_.state(), identity_);
+    Json states = Json::array();
+    for (const Companion* companion : settings_.companions) states.push_back(companion->state());
+    if (!states.empty()) state_.companion = std::make_shared<const Json>(std::move(states));
+    save_checkpoint(settings_.folder, state_, tensors(), identity_);
     saved_ = state_.step;
   }
 
@@ -206,6 +239,9 @@ class Run {
 };
 
 }  // namespace
+
+void Companion::end(std::int64_t) {}
+std::vector<Parameter> Companion::tensors() const { return {}; }
 
 TrainResult train(Task& task, std::vector<ParameterGroup> groups, const Batches& batches, const TrainSettings& settings,
                   Communicator& communicator, stage::Events& events) {

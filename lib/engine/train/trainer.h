@@ -21,10 +21,15 @@ namespace slmc::engine {
 class Companion {
  public:
   virtual ~Companion() = default;
-  // Before update `step` (from 0), whose first window is `window`; again for the same step after a checkpoint was taken up.
-  virtual void begin_step(std::int64_t step, std::int64_t window) = 0;
+  // Before update `step` (from 0), whose first window is `window`; again for the same step after a checkpoint was taken up. False: enough is
+  // learned, and the run ends here.
+  virtual bool begin_step(std::int64_t step, std::int64_t window) = 0;
+  // Once, behind the last update; `step` are done.
+  virtual void end(std::int64_t step);
   virtual Json state() const = 0;
   virtual void restore(const Json& state) = 0;
+  // Tensors that checkpoints hold besides; same storage as its own. Their names must be no parameter's.
+  virtual std::vector<Parameter> tensors() const;
 };
 
 struct TrainSettings {
@@ -36,7 +41,7 @@ struct TrainSettings {
   std::int64_t save_every = 0;            // updates; 0 = only when asked to stop
   std::filesystem::path folder;           // of checkpoints; empty = none are written
   SharedJson identity;                    // what a checkpoint must agree with to be taken up
-  Companion* companion = nullptr;         // may be absent
+  std::vector<Companion*> companions;     // asked in this order
 };
 
 struct TrainResult {

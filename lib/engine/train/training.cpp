@@ -10,7 +10,10 @@
 #include "core/file.h"
 #include "core/hash.h"
 #include "engine/kernels.h"
+#include "engine/evaluate.h"
 #include "engine/train/domains.h"
+#include "engine/train/keep_best.h"
+#include "engine/train/lora.h"
 #include "engine/train/parameters.h"
 #include "engine/train/trainer.h"
 #include "engine/train/window_batches.h"
@@ -22,8 +25,10 @@ namespace {
 
 using stage::Settings;
 
+constexpr double kLoraRate = 3e-4;                          // of LLM-Pruner's published code
 constexpr std::int64_t kLeastUpdates = 64, kMostBatchTokens = 8192, kMicroTokens = 2048;
 
+bool has(const Settings& s, const char* name) { return s.all().contains(name) && s.has(name); }
 double number_or(const Settings& s, const char* name, double automatic) { return s.is_auto(name) ? automatic : s.number(name); }
 std::int64_t integer_or(const Settings& s, const char* name, std::int64_t automatic) { return s.is_auto(name) ? automatic : s.integer(name); }
 
@@ -47,10 +52,11 @@ Schedule schedule_of(const Settings& s, std::int64_t steps, double peak) {
   return schedule;
 }
 
-std::vector<std::string> patterns(const Settings& s) {
+// "embed, block.0.*" of a setting as patterns; none where it is unset or the stage has no such setting.
+std::vector<std::string> patterns(const Settings& s, const char* name) {
   std::vector<std::string> out;
-  if (!s.has("freeze")) return out;
-  const std::string& text = s.text("freeze");
+  if (!has(s, name)) return out;
+  const std::string& text = s.text(name);
   for (std::size_t at = 0; at <= text.size();) {
     const std::size_t comma = std::min(text.find(',', at), text.size());
     std::string word = text.substr(at, comma - at);
@@ -67,11 +73,11 @@ DType written_type(const Settings& s) {
 }
 
 // What a checkpoint must agree with: everything that decides the numbers, nothing that only says where files are or when to save.
-Json identity_of(OpContext& context, const TrainingJob& job, const data::WindowSource& source) {
+Json identity_of(OpContext& context, const TrainingJob& job, const Feed& feed) {
   Json settings = to_json(context.job.settings);
   for (const char* name : {"teacher", "reference", "reference_losses", "valid", "save_every", "dtype"}) settings.erase(name);
   Json identity = {{"model", job.base.content_hash()},
-                   {"data", data::content_hash(source.spec())},
+                   {"data", feed.content},
                    {"tokenizer", job.base.tokenizer()->content_hash()},
                    {"settings", std::move(settings)},
                    {"seed", context.job.seed},
@@ -100,7 +106,7 @@ void warn_of_epochs(OpContext& context, const data::WindowSource& source, const 
   }
 }
 
-// ---- domains that follow their losses ----
+// ---- held-out text: domains that follow their losses, the best weights kept ----
 
 constexpr std::int64_t kValidWindows = 16;                  // of each domain, where `valid` gives no samples
 
@@ -112,7 +118,7 @@ std::vector<std::string> names_of(const data::DataSpec& spec) {
 
 data::WindowSource valid_source(OpContext& context, const data::WindowSource& trained, const text::Tokenizer& tokenizer) {
   if (!context.job.data->contains("valid")) {
-    throw Error(ErrorKind::Recipe, "weights of domains that follow losses must have held-out text under 'valid', but have none");
+    throw Error(ErrorKind::Recipe, "losses that are followed or kept must have held-out text under 'valid', but have none", "valid: {files: [...], samples: 16, seq: 512}");
   }
   data::DataSpec spec = data::data_spec_from_json((*context.job.data)["valid"], "the job", "data.valid");
   if (spec.samples == 0) spec.samples = kValidWindows;
@@ -168,6 +174,56 @@ data::WeightRule rule_of(const Settings& s) {
           s.number("domains_smooth")};
 }
 
+// The windows of the training data, whose turns may change while they are read.
+struct Texts {
+  data::WindowSource source;
+  std::shared_ptr<data::Mixture> mixture;
+};
+
+Texts read_texts(OpContext& context, const TrainingJob& job) {
+  if (!context.job.data->contains("train")) throw Error(ErrorKind::Usage, "data 'train' must be given, but is not");
+  data::WindowSource source(data::data_spec_from_json((*context.job.data)["train"], "the job", "data.train"), *job.base.tokenizer());
+  auto mixture = std::make_shared<data::Mixture>(source.mixture());
+  return {std::move(source), std::move(mixture)};
+}
+
+Feed feed_of(const Texts& texts, OpContext& context) {
+  const Settings& s = context.job.settings;
+  return {std::make_unique<WindowBatches>(texts.source, s.boolean("documents"), context.device, texts.mixture), texts.source.spec().seq, s.integer("tokens"),
+          data::content_hash(texts.source.spec())};
+}
+
+// ---- adapters, and the best weights ----
+
+LoraWeights adapted(OpContext& context, const TrainingJob& job, PlainWeights& weights) {
+  const Settings& s = context.job.settings;
+  if (s.has("freeze")) throw Error(ErrorKind::Recipe, "the setting 'freeze' must stand beside the training of all weights, but stands beside lora", "lora_targets says what is adapted");
+  if (job.from_scratch) throw Error(ErrorKind::Recipe, "adapters must stand on a model that has learned something, but init is random");
+  return {weights, job.base, LoraSettings{s.integer("lora"), s.number("lora_alpha"), patterns(s, "lora_targets")}, context.job.seed};
+}
+
+// The merged model is the result; the adapters lie beside it for those who keep one base and many adapters.
+void write_adapter(OpContext& context, const LoraWeights& lora, const ir::Model& base) {
+  try {
+    write_peft(std::filesystem::path(context.job.out) / "adapter", lora, base);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::Unsupported) throw;
+    context.events.note(error.message() + "; the adapters are in the weights only");
+  }
+}
+
+std::vector<Parameter> all_of(const std::vector<ParameterGroup>& groups) {
+  std::vector<Parameter> out;
+  for (const ParameterGroup& group : groups) out.insert(out.end(), group.parameters.begin(), group.parameters.end());
+  return out;
+}
+
+KeepBestSettings best_settings(const Settings& s, std::int64_t steps) {
+  return {integer_or(s, "valid_every", std::max<std::int64_t>(1, steps / 10)), s.has("patience") ? s.integer("patience") : 0};
+}
+
+bool keeps_best(const Settings& s) { return has(s, "keep") && s.text("keep") == "best"; }
+
 bool follows_losses(const Settings& s) { return s.all().contains("domains") && s.text("domains") != "constant"; }
 
 }  // namespace
@@ -189,67 +245,82 @@ double automatic_rate(double removed, bool from_scratch) {
 Json train_and_write(OpContext& context, const TrainingJob& job) {
   const Settings& s = context.job.settings;
   if (!job.base.tokenizer()) throw Error(ErrorKind::Model, "the model must have a tokenizer to read texts with, but has none", job.base.source());
-  if (!context.job.data->contains("train")) throw Error(ErrorKind::Usage, "data 'train' must be given, but is not");
-  const data::WindowSource source(data::data_spec_from_json((*context.job.data)["train"], "the job", "data.train"), *job.base.tokenizer());
-  const std::int64_t seq = source.spec().seq;
-  const Budget budget = budget_of(s.integer("tokens"), integer_or(s, "batch_tokens", -1), seq);
-  warn_of_epochs(context, source, source.epochs_after(budget.steps * budget.batch));
+  std::optional<Texts> texts;
+  if (!job.feed) texts = read_texts(context, job);
+  const Feed feed = texts ? feed_of(*texts, context) : job.feed();
+  const Budget budget = budget_of(feed.tokens, integer_or(s, "batch_tokens", -1), feed.window);
+  if (texts) warn_of_epochs(context, texts->source, texts->source.epochs_after(budget.steps * budget.batch));
   keep_kernels(context);
 
   TrainSettings run;
   run.batch = budget.batch;
-  run.micro_batch = std::min(budget.batch, integer_or(s, "micro_batch", std::max<std::int64_t>(1, kMicroTokens / seq)));
-  const double peak = number_or(s, "lr", automatic_rate(job.removed, job.from_scratch));
+  run.micro_batch = std::min(budget.batch, integer_or(s, "micro_batch", std::max<std::int64_t>(1, kMicroTokens / feed.window)));
+  const double peak = number_or(s, "lr", has(s, "lora") ? kLoraRate : automatic_rate(job.removed, job.from_scratch));
   run.schedule = schedule_of(s, budget.steps, peak);
   run.clip = s.number("clip");
   run.save_every = integer_or(s, "save_every", std::max<std::int64_t>(1, (budget.steps + 4) / 5));
   run.folder = context.job.resume;
-  const auto mixture = std::make_shared<data::Mixture>(source.mixture());
+  if (keeps_best(s) && !texts) throw Error(ErrorKind::Recipe, "keep: best must stand beside the training of next tokens, but objective is another");
+  const bool follows = texts && follows_losses(s), keeps = keeps_best(s);
   std::optional<data::WindowSource> valid;
   data::References references;
-  Json identity = identity_of(context, job, source);
-  if (follows_losses(s)) {
-    valid.emplace(valid_source(context, source, *job.base.tokenizer()));
+  Json identity = identity_of(context, job, feed);
+  if (follows || keeps) {
+    valid.emplace(valid_source(context, texts->source, *job.base.tokenizer()));
+    identity["valid"] = data::content_hash(valid->spec());
+  }
+  if (follows) {
     references = references_of(context, job, *valid);
-    if (s.text("domains_start") == "model") mixture->change(0, last_weights(job.base, names_of(source.spec())));
-    identity["start"] = mixture->shares();
-    identity["valid"] = data::content_hash(valid->spec()), identity["references"] = references.losses;
+    if (s.text("domains_start") == "model") texts->mixture->change(0, last_weights(job.base, names_of(texts->source.spec())));
+    identity["start"] = texts->mixture->shares();
+    identity["references"] = references.losses;
   }
   run.identity = std::make_shared<const Json>(std::move(identity));
 
   Loaded model = load(job.base, at::kFloat, context.device, Storage::Owned);
-  const auto groups = parameter_groups(model.weights, s.number("weight_decay"), patterns(s));
-  const auto task = job.task(model);
+  std::optional<LoraWeights> lora;
+  if (has(s, "lora")) lora.emplace(adapted(context, job, model.weights));
+  std::vector<ParameterGroup> groups = lora ? std::vector{lora->parameters(s.number("weight_decay"))}
+                                            : parameter_groups(model.weights, s.number("weight_decay"), patterns(s, "freeze"));
+  const ModelRef acting = lora ? ModelRef(model.arch, *lora) : ModelRef(model);
+  const auto task = job.task(acting);
+  const auto losses = [&acting, &job, &valid] {
+    const Gates gates = job.gates ? job.gates() : Gates{};
+    return domain_losses(acting, *valid, valid->spec().samples, job.gates ? &gates : nullptr);
+  };
   std::optional<DynamicDomains> domains;
-  if (valid) {
-    const auto losses = [&model, &job, &valid] {
-      const Gates gates = job.gates ? job.gates() : Gates{};
-      return domain_losses(model, *valid, valid->spec().samples, job.gates ? &gates : nullptr);
-    };
-    domains.emplace(DomainSettings{rule_of(s), s.integer("domains_every"), names_of(source.spec()), references.losses}, mixture, losses, context.events);
-    run.companion = &*domains;
+  if (follows) {
+    domains.emplace(DomainSettings{rule_of(s), s.integer("domains_every"), names_of(texts->source.spec()), references.losses}, texts->mixture, losses, context.events);
+    run.companions.push_back(&*domains);
   }
-  const WindowBatches batches(source, s.boolean("documents"), context.device, mixture);
+  std::optional<KeepBest> best;
+  if (keeps) {
+    best.emplace(best_settings(s, budget.steps), all_of(groups), [&losses] { return mean_of(losses()); }, context.events);
+    run.companions.push_back(&*best);
+  }
   std::vector<ParameterGroup> all = groups;
   if (job.own) {
     for (ParameterGroup& group : job.own(peak)) all.push_back(std::move(group));
   }
   Single alone;
-  const TrainResult result = train(*task, all, batches, run, alone, context.events);
+  const TrainResult result = train(*task, all, *feed.batches, run, alone, context.events);
+  if (lora) groups = lora->merge();
   const ir::Model trained = with_values(job.base, groups);
   if (job.write) {
     job.write(trained, written_type(s));
   } else {
     ir::write_hf(trained, context.job.out, written_type(s), context.writing());
   }
+  if (lora) write_adapter(context, *lora, job.base);
 
   Json fields = to_json(result, task->terms());
-  fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * seq}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},
+  fields["resolved"] = {{"lr", peak}, {"batch_tokens", budget.batch * feed.window}, {"micro_batch", run.micro_batch}, {"final_lr", run.schedule.final},
                         {"save_every", run.save_every}};
-  fields["epochs"] = source.epochs_after(result.state.windows, *mixture);
+  if (best) fields["kept"] = {{"step", best->best_step()}, {"loss", best->best_loss()}, {"losses", best->state()}};
+  if (texts) fields["epochs"] = texts->source.epochs_after(result.state.windows, *texts->mixture);
   if (domains) {
     fields["domains"] = domains->history();
-    for (std::size_t i = 0; i < references.losses.size(); ++i) fields["references"][source.spec().domains[i].name] = references.losses[i];
+    for (std::size_t i = 0; i < references.losses.size(); ++i) fields["references"][texts->source.spec().domains[i].name] = references.losses[i];
   }
   return fields;
 }

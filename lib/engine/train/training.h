@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "engine/decoder.h"
 #include "engine/op.h"
 #include "engine/train/adamw.h"
 #include "engine/train/task.h"
@@ -22,12 +23,22 @@ Budget budget_of(std::int64_t tokens, std::int64_t batch_tokens, std::int64_t se
 // Peak learning rate of `lr: auto`. removed: share of the parameters that are gone from the model it came from.
 double automatic_rate(double removed, bool from_scratch);
 
+// What is read, where it is not the windows of the training data.
+struct Feed {
+  std::unique_ptr<Batches> batches;
+  std::int64_t window = 0;         // tokens of each
+  std::int64_t tokens = 0;         // to train on
+  std::string content;             // hash of everything that decides the batches; checkpoints must agree with it
+};
+
 struct TrainingJob {
   ir::Model base;                                                          // what is trained
   bool from_scratch = false;
   double removed = 0;                                                      // for lr: auto
   std::string teacher;                                                     // its content hash; empty without one
-  std::function<std::unique_ptr<Task>(Loaded&)> task;      // of the loaded base
+  std::function<std::unique_ptr<Task>(ModelRef)> task;     // of the loaded base
+  // Made once; empty: windows of the training data, as many tokens as the settings say.
+  std::function<Feed()> feed;
   // Parameters that the task trains besides the model's, for this peak rate; asked for after `task`. May be empty.
   std::function<std::vector<ParameterGroup>(double peak)> own;
   // What the model is measured under while it trains; empty: no gates.

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/units.h"
+#include "report/svg.h"
 
 namespace slmc::report {
 namespace {
@@ -36,6 +37,11 @@ std::map<std::string, double> numbers_of(const ReportRow& row) {
   if (row.seconds) out["seconds"] = *row.seconds;
   if (row.peak_bytes) out["peak_bytes"] = *row.peak_bytes;
   return out;
+}
+
+// Whole numbers in full: 2000000, not 2e+06.
+std::string cell_of(double x) {
+  return x == std::floor(x) && std::abs(x) < 1e15 ? std::to_string(static_cast<std::int64_t>(x)) : format_number(x);
 }
 
 std::string quoted(const std::string& cell) {
@@ -231,7 +237,7 @@ std::string sweep_csv(const SweepReport& report) {
     const std::map<std::string, double> numbers = numbers_of(row.last);
     for (const std::string& metric : metrics) {
       const auto it = numbers.find(metric);
-      cells.push_back(it == numbers.end() ? "" : format_number(it->second));
+      cells.push_back(it == numbers.end() ? "" : cell_of(it->second));
     }
     cells.push_back(row.last.path);
     add_line(out, cells);

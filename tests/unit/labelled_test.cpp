@@ -76,21 +76,15 @@ TEST_F(LabelledTexts, ShotsComeFromBeforeTheBorderOnceEachAndFollowTheSeed) {
 
 TEST_F(LabelledTexts, TestPiecesLieBehindTheBorderEvenlySpread) {
   const Labelled all = read_labelled(spec_, 8, 0.6, *tokenizer_);
-  for (std::size_t c = 0; c < 2; ++c) {
-    const auto& own = all.pieces[c];
-    const std::int64_t there = static_cast<std::int64_t>(own.size()) - all.border[c];
-    for (const std::int64_t count : {std::int64_t{1}, std::int64_t{2}, there}) {
-      if (count > static_cast<std::int64_t>(all.pieces[1 - c].size()) - all.border[1 - c]) continue;
-      std::vector<std::int64_t> at;
-      for (const Piece& p : test_pieces(all, count)) {
-        if (p.label != static_cast<std::int64_t>(c)) continue;
-        const auto found = std::find(own.begin() + all.border[c] + (at.empty() ? 0 : at.back() + 1), own.end(), p.ids);
-        ASSERT_NE(found, own.end());
-        at.push_back(found - own.begin() - all.border[c]);
-      }
-      ASSERT_EQ(static_cast<std::int64_t>(at.size()), count);
-      EXPECT_EQ(at.front(), there / (2 * count));
-      EXPECT_EQ(at.back(), (2 * count - 1) * there / (2 * count));
+  for (const std::int64_t count : {1, 2, 3}) {
+    const std::vector<Piece> got = test_pieces(all, count);
+    ASSERT_EQ(static_cast<std::int64_t>(got.size()), 2 * count);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const std::size_t c = i / static_cast<std::size_t>(count), k = i % static_cast<std::size_t>(count);
+      const double there = static_cast<double>(all.pieces[c].size()) - static_cast<double>(all.border[c]);
+      const double middle = (static_cast<double>(k) + 0.5) / static_cast<double>(count);       // of the k-th equal part
+      EXPECT_EQ(got[i].label, static_cast<std::int64_t>(c));
+      EXPECT_EQ(got[i].ids, all.pieces[c][static_cast<std::size_t>(all.border[c]) + static_cast<std::size_t>(middle * there)]);
     }
   }
 }

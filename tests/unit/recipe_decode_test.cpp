@@ -311,10 +311,10 @@ TEST(Schema, NamesEveryStageAndMetric) {
             1 << 20);
   EXPECT_EQ(schema["required"], Json::parse(R"(["slmc","model","stages"])"));
   for (const char* key :
-       {"slmc", "name", "model", "data", "stages", "eval", "gates", "report", "seed", "device"}) {
+       {"slmc", "name", "model", "data", "stages", "eval", "gates", "report", "seed", "device", "sweep"}) {
     EXPECT_TRUE(schema["properties"].contains(key)) << key;
   }
-  EXPECT_EQ(schema["properties"].size(), 10u);
+  EXPECT_EQ(schema["properties"].size(), 11u);
 }
 
 // ---- wrong recipes ----

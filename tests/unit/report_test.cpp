@@ -395,7 +395,7 @@ TEST(Sweep, SeedsBecomeOneRowWithTheirDeviation) {
   EXPECT_NEAR(rows[0].deviation.at("accuracy"), 0.1 / std::sqrt(2.0), 1e-12);
   EXPECT_EQ(rows[1].deviation.at("accuracy"), 0);
   EXPECT_EQ(render(sweep_table(a_sweep()), {}),
-            "cut.keep_first  tune.classifier  seeds  parameters    size        accuracy  latency    memory     time  peak memory\n"
+            "cut.keep_first  tune.classifier  seeds  parameters    size        accuracy  latency    memory    time  peak memory\n"
             "            12  head                 2       2.0 M  8.0 MB  55.0 % ± 7.1 %  12.5 ms  200.0 MB  10.0 s     300.0 MB\n"
             "             4  head                 2       1.0 M  4.0 MB          30.0 %  12.5 ms  200.0 MB  10.0 s     300.0 MB\n");
 }

@@ -20,7 +20,6 @@
 #include "pruning/depth/heal.h"
 #include "pruning/depth/search.h"
 #include "pruning/depth/stream_change.h"
-#include "pruning/depth/unexplained.h"
 #include "pruning/drop_info.h"
 #include "pruning/ops.h"
 #include "pruning/resample.h"
@@ -31,7 +30,7 @@ namespace {
 
 // How much calibration text each part takes, at most. The last windows confirm and choose strengths; nothing else sees them.
 constexpr std::int64_t kHeldOut = 32;            // a quarter of all windows
-constexpr std::int64_t kTurned = 64;             // Block Influence, angles, what repairs explain: the first windows
+constexpr std::int64_t kTurned = 64;             // Block Influence, angles: the first windows
 constexpr std::int64_t kHeal = 256;              // sums of the repair: the first windows
 constexpr std::int64_t kHealBytes = std::int64_t{384} << 20;   // of one residual stream of them
 constexpr std::int64_t kShortlist = 12;          // candidates of a greedy round
@@ -178,7 +177,6 @@ class Drop {
     if (how == "block-influence") {
       return by_means(influences(arch_, weights_, text, units_), [&](const std::vector<double>& scores) { return lowest(units_, scores, goal); }, result);
     }
-    if (how == "unexplained") return lowest(units_, unexplained(arch_, weights_, text, windows_.held_out, units_), goal);
     if (kind_ != "layer") throw Error(ErrorKind::Recipe, fmt::format("the setting 'units' must be layer beside search: angular, but is {}", kind_));
     return by_means(angular_distances(arch_, weights_, text, goal.count(), settings_.text("token") == "last"),
                     [&](const std::vector<double>& distances) { return least_run(distances, goal.count()); }, result);
@@ -193,7 +191,7 @@ class Drop {
   std::vector<Unit> search(Json& result) {
     const Goal goal(model_, kind_, settings_.integer("layers"));
     const std::string& how = settings_.text("search");
-    const bool turned = how == "block-influence" || how == "unexplained" || how == "angular";
+    const bool turned = how == "block-influence" || how == "angular";
     std::vector<Removal> order;
     if (turned) order = by_change(how, goal, result);
     const bool swaps = settings_.boolean("swap");
@@ -207,7 +205,7 @@ class Drop {
     std::vector<Unit> removed;
     for (const Removal& r : order) {
       removed.push_back(r.unit);
-      context_.events.note(fmt::format("{} goes, {} {:.4f}", to_string(r.unit), how == "unexplained" ? "a repair would leave undone" : turned ? "it turns the stream by" : how.ends_with("ppl") ? "loss" : "KL", r.score));
+      context_.events.note(fmt::format("{} goes, {} {:.4f}", to_string(r.unit), turned ? "it turns the stream by" : how.ends_with("ppl") ? "loss" : "KL", r.score));
     }
     std::sort(removed.begin(), removed.end());
     return removed;

@@ -28,7 +28,7 @@ const stage::StageInfo& drop_info() {
                        "which every reader opens and which saves no bytes.",
                .choices = {"cut", "zeros"}, .only_beside = "units", .only_values = {"attn", "mlp", "any"}},
               {.name = "search", .type = Type::Choice, .fallback = "block-influence", .help = "How the blocks are found.",
-               .choices = {"block-influence", "unexplained", "angular", "one-shot-ppl", "one-shot-kl", "greedy-ppl", "greedy-kl", "evolve"}},
+               .choices = {"block-influence", "angular", "one-shot-ppl", "one-shot-kl", "greedy-ppl", "greedy-kl", "evolve"}},
               {.name = "token", .type = Type::Choice, .fallback = "all", .help = "Positions whose angles count: all, or each window's last as in the paper.",
                .choices = {"all", "last"}, .only_beside = "search", .only_values = {"angular"}},
               {.name = "generations", .type = Type::Integer, .fallback = "30", .help = "How often children of the best cut so far are tried, 16 each time.",
@@ -49,9 +49,6 @@ const stage::StageInfo& drop_info() {
           {
               {.setting = "search", .name = "block-influence", .summary = "all at once, those that turn the residual stream least",
                .paper = "Men et al. 2024, arXiv:2403.03853", .needs = {.calib = true, .whole = true, .passes = 0.5}, .unless = "list, keep_first"},
-              {.setting = "search", .name = "unexplained", .summary = "all at once, those of whose work a repair of the part before would leave least undone",
-               .paper = "Men et al. 2024, arXiv:2403.03853, with what Shopkhoev et al. 2025, arXiv:2505.02819 explain taken off",
-               .needs = {.calib = true, .whole = true, .passes = 1}, .unless = "list, keep_first"},
               {.setting = "search", .name = "angular", .summary = "the run of blocks that turns the residual stream least",
                .paper = "Gromov et al. 2024, arXiv:2403.17887", .needs = {.calib = true, .whole = true, .passes = 0.5}, .unless = "list, keep_first"},
               {.setting = "search", .name = "one-shot-ppl", .summary = "each tried alone; those whose absence costs least perplexity go at once",

@@ -10,7 +10,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <map>
 
@@ -22,7 +21,6 @@
 #include "pruning/depth/heal.h"
 #include "pruning/depth/search.h"
 #include "pruning/depth/stream_change.h"
-#include "pruning/depth/unexplained.h"
 
 namespace slmc::pruning {
 namespace {
@@ -347,46 +345,6 @@ TEST(Search, EvolutionFindsTheBestOfFew) {
   EXPECT_EQ(std::count_if(mixed.begin(), mixed.end(), [](const Unit& u) { return u.part == Part::Attention; }), 2);
 }
 
-// Against least squares on the decoder's own sites, in fp64: what is left of what a unit adds, on other windows than those that were fitted.
-TEST(Search, WhatARepairLeavesUnexplainedEqualsTheDefinition) {
-  Case c(3);
-  const at::NoGradGuard no_grad;
-  engine::PlainWeights weights(c.model, at::kDouble, at::kCPU);
-  struct Sites : engine::Tap {
-    std::map<std::string, at::Tensor> of;
-    bool wants(const std::string&) const override { return true; }
-    void see(const std::string& site, const at::Tensor& v) override { of[site] = v.flatten(0, 1).clone(); }
-  };
-  const at::Tensor others = random_windows(c.model, 6, c.windows.size(1), 9);
-  std::array<Sites, 2> taps;
-  for (const int k : {0, 1}) {
-    engine::run_blocks(c.arch, weights, engine::embed(c.arch, weights, k ? others : c.windows), 0, 3, {.tap = &taps[static_cast<std::size_t>(k)]});
-  }
-  const auto left = [&](const std::string& from, const std::string& to, const std::string& inputs) {
-    std::array<at::Tensor, 2> a, m;
-    for (const std::size_t k : {std::size_t{0}, std::size_t{1}}) {
-      const at::Tensor y = taps[k].of.at(to), g = y.square().sum(1, true).sqrt().reciprocal();
-      m[k] = (y - taps[k].of.at(from)) * g;
-      if (!inputs.empty()) a[k] = taps[k].of.at(inputs) * g;
-    }
-    double best = m[1].square().sum(1).mean().item<double>();
-    if (inputs.empty()) return best;
-    const at::Tensor gram = at::mm(a[0].t(), a[0]), cross = at::mm(a[0].t(), m[0]);
-    for (const double ridge : {1e-3, 1e-2, 1e-1, 1.0}) {
-      const at::Tensor delta = at::linalg_solve(gram + gram.diagonal().mean() * ridge * at::eye(gram.size(0), at::kDouble), cross);
-      best = std::min(best, (m[1] - at::mm(a[1], delta)).square().sum(1).mean().item<double>());
-    }
-    return best;
-  };
-  const std::vector<Unit> units = {{0, Part::Attention}, {1, Part::Block}, {1, Part::Attention}, {1, Part::FeedForward}, {2, Part::Block}};
-  const std::vector<double> got = unexplained(c.arch, c.weights, c.windows, others, units);
-  EXPECT_NEAR(got[0], left("block.0.in", "block.0.mid", ""), 1e-5);
-  EXPECT_NEAR(got[1], left("block.1.in", "block.1.out", "block.0.ffn.down.in"), 1e-5);
-  EXPECT_NEAR(got[2], left("block.1.in", "block.1.mid", "block.0.ffn.down.in"), 1e-5);
-  EXPECT_NEAR(got[3], left("block.1.mid", "block.1.out", "block.1.attn.o.in"), 1e-5);
-  EXPECT_NEAR(got[4], left("block.2.in", "block.2.out", "block.1.ffn.down.in"), 1e-5);
-}
-
 TEST(Search, SameAnswersForOneTwoAndThreeThreads) {
   Case c(6);
   SilentEvents events;
@@ -405,7 +363,6 @@ TEST(Search, SameAnswersForOneTwoAndThreeThreads) {
     add(evolve(trials, c.arch, 2, {.generations = 3, .children = 4, .beginners = 4, .seed = 1}, events));
     for (const double d : means(angular_distances(c.arch, c.weights, c.windows, 2, true))) now.push_back(d);
     for (const double i : means(influences(c.arch, c.weights, c.windows, units_of(c.model.sizes(), "any")))) now.push_back(i);
-    for (const double u : unexplained(c.arch, c.weights, c.windows, c.windows, units_of(c.model.sizes(), "any"))) now.push_back(u);
     if (first.empty()) first = now;
     EXPECT_EQ(first, now) << threads << " threads";
   }

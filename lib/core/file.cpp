@@ -123,11 +123,9 @@ fs::path without_trailing_slash(fs::path path) {
   return path.has_filename() || !path.has_parent_path() ? path : path.parent_path();
 }
 
-std::string temporary_prefix(const fs::path& target) { return "." + target.filename().string() + ".tmp-"; }
-
 fs::path temporary_sibling(const fs::path& target) {
   static std::atomic<unsigned> counter{0};
-  return target.parent_path() / fmt::format("{}{}-{}", temporary_prefix(target), ::getpid(), counter++);
+  return target.parent_path() / fmt::format("{}{}-{}", temporary_prefix(target.filename().string()), ::getpid(), counter++);
 }
 
 // Opens and locks, without waiting; -1 when it is gone or someone else holds it.
@@ -150,7 +148,7 @@ void remove_stale(const fs::path& target) {
   const fs::path folder = target.has_parent_path() ? target.parent_path() : fs::path(".");
   std::vector<fs::path> found;
   for (fs::directory_iterator it(folder, ignored), end; !ignored && it != end; it.increment(ignored)) {
-    if (it->path().filename().string().starts_with(temporary_prefix(target))) found.push_back(it->path());
+    if (it->path().filename().string().starts_with(temporary_prefix(target.filename().string()))) found.push_back(it->path());
   }
   for (const fs::path& path : found) {
     const int fd = open_and_lock(path, O_RDONLY);
@@ -360,6 +358,8 @@ FolderLock::FolderLock(const fs::path& folder) {
 FolderLock::~FolderLock() {
   if (fd_ >= 0) ::close(fd_);
 }
+
+std::string temporary_prefix(std::string_view name) { return fmt::format(".{}.tmp-", name); }
 
 std::uint64_t free_bytes(const fs::path& path) {
   fs::path existing = fs::absolute(path);

@@ -73,6 +73,9 @@ class AtomicFolder {
 
 void write_text(const std::filesystem::path& path, std::string_view text);   // an AtomicFile with one write
 
+// How the names of temporaries of an AtomicFile or AtomicFolder begin whose target has this file name: ".NAME.tmp-".
+std::string temporary_prefix(std::string_view name);
+
 // Advisory lock on a folder (flock on FOLDER/.lock). Error(Resource) naming the holder's pid when another process has it.
 class FolderLock {
  public:

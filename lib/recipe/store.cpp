@@ -25,9 +25,10 @@ namespace {
 bool exchange_denied = false;
 constexpr const char* kManifest = "manifest.json";
 
+// Also one that another run is writing now, or left when it was killed: the model is whole without it.
 bool is_lineage(const fs::path& path) {
   const std::string name = path.filename().string();
-  return name == "lineage.json" || name.ends_with(".lineage.json");
+  return name == "lineage.json" || name.ends_with(".lineage.json") || name.starts_with(temporary_prefix("lineage.json"));
 }
 
 // Files of a model, sorted: itself, or what its folder holds.

@@ -5,6 +5,7 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <vector>
@@ -132,6 +133,11 @@ void CosineSum::add(const at::Tensor& x, const at::Tensor& y) {
   }
   for (const double p : part) sum_ += p;
   rows_ += x.size(0);
+}
+
+at::Tensor reciprocal_lengths(const at::Tensor& x) {
+  const at::Tensor length = x.norm(2, {1}, true);
+  return at::where(length > 0, length.reciprocal(), at::zeros_like(length));
 }
 
 }  // namespace slmc::engine

@@ -59,4 +59,8 @@ class CosineSum {
   double sum_ = 0;
 };
 
+// 1 / |row|, 0 for a row of zeros: x [rows, n] -> [rows, 1]. The weights of tokens in fits onto the residual stream, which the next norm divides
+// by its length.
+at::Tensor reciprocal_lengths(const at::Tensor& x);
+
 }  // namespace slmc::engine

@@ -1,8 +1,6 @@
 #include "pruning/depth/heal.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <array>
@@ -11,7 +9,6 @@
 #include "core/cancel.h"
 #include "core/error.h"
 #include "engine/moments.h"
-#include "engine/pieces.h"
 #include "engine/solve.h"
 #include "engine/stream.h"
 #include "pruning/stored.h"
@@ -45,21 +42,6 @@ at::Tensor rows(const at::Tensor& x) { return x.flatten(0, 1); }
 
 std::string last_linear(const Unit& part) {
   return "block." + std::to_string(part.block) + (part.part == Part::Attention ? ".attn.o" : ".ffn.down");
-}
-
-// tr(X Yᵀ) of fp64 matrices, row by row in order.
-double trace_of_product(const at::Tensor& x, const at::Tensor& y) {
-  double sum = 0;
-  const at::Tensor a = x.contiguous(), b = y.contiguous();
-  for (std::int64_t i = 0; i < a.numel(); ++i) sum += a.const_data_ptr<double>()[i] * b.const_data_ptr<double>()[i];
-  return sum;
-}
-
-// On one thread: several may add up in another order.
-at::Tensor product(const at::Tensor& x, const at::Tensor& y) {
-  at::Tensor out;
-  engine::for_pieces(1, [&](std::int64_t) { out = x.matmul(y); });
-  return out;
 }
 
 class Healer {
@@ -146,7 +128,7 @@ class Healer {
         found = steps.linears().front() == name;
         x = steps.inputs();
       }
-      const at::Tensor length = rows(target).norm(2, {1}, true), g = at::where(length > 0, length.reciprocal(), at::zeros_like(length));
+      const at::Tensor g = engine::reciprocal_lengths(rows(target));
       const at::Tensor missing = (rows(target) - rows(own)) * g;
       x = x * g;
       a.add(x), r.add(missing, x), size.add(missing);
@@ -161,12 +143,12 @@ class Healer {
     const Sums fit = sums(fit_, healed.gap), held = sums(held_, healed.gap);
     const at::Tensor w = changed_.tensor(name).to(at::kCPU, at::kDouble);
     const bool linear = repair_ == Repair::Linear;
-    const at::Tensor a = linear ? product(product(w, fit.a), w.t()) : fit.a, r = linear ? product(fit.r, w.t()) : fit.r;
+    const at::Tensor a = linear ? engine::product(engine::product(w, fit.a), w.t()) : fit.a, r = linear ? engine::product(fit.r, w.t()) : fit.r;
     Tensors best;
     for (const double ridge : kRidges) {
       at::Tensor delta = engine::solve_right(engine::factor(a, ridge, name + ".in"), r);
-      if (linear) delta = product(delta, w);
-      const double explained = (2 * trace_of_product(delta, held.r) - engine::output_error(delta, held.a)) / held.size;
+      if (linear) delta = engine::product(delta, w);
+      const double explained = (2 * engine::trace_of_product(delta, held.r) - engine::output_error(delta, held.a)) / held.size;
       if (!(explained > healed.explained)) continue;
       best[name] = delta, healed.explained = explained, healed.ridge = ridge;
     }

@@ -63,10 +63,6 @@ std::vector<std::int64_t> solve(const ir::Model& model, const std::vector<std::v
   return {};
 }
 
-double held_out_kl(const ir::Model& model, const ir::Plan& plan, const Judge& judge, at::Device device) {
-  return kl_of(ir::apply(plan, model), judge, device);
-}
-
 }  // namespace
 
 std::vector<std::int64_t> block_widths(const ir::Model& model, std::int64_t align) {
@@ -108,14 +104,14 @@ PerLayer per_layer(const ir::Model& model, const at::Tensor& windows, const Narr
 
   engine::Loaded whole = engine::load(model, at::kFloat, settings.device);
   const Judge judge(whole.arch, whole.weights, verify_on, 1);
-  out.kl_uniform = held_out_kl(model, out.narrowed.plan, judge, settings.device);
+  out.kl_uniform = kl_of(ir::apply(out.narrowed.plan, model), judge, settings.device);
   out.kl_per_layer = std::numeric_limits<double>::infinity();
   if (chosen.empty() || std::all_of(chosen.begin(), chosen.end(), [&](std::int64_t w) { return w == uniform; })) return out;
   events.note(fmt::format("widths by block: {}", fmt::join(chosen, " ")));
   NarrowSettings apart = settings;
   apart.widths.ffn_of_block = chosen;
   Narrowed narrowed = narrow(model, windows, apart, events);
-  out.kl_per_layer = held_out_kl(model, narrowed.plan, judge, settings.device);
+  out.kl_per_layer = kl_of(ir::apply(narrowed.plan, model), judge, settings.device);
   events.note(fmt::format("held-out KL: {:.4f} with these, {:.4f} with {} everywhere", out.kl_per_layer, out.kl_uniform, uniform));
   if (!(out.kl_per_layer < out.kl_uniform)) return out;
   out.widths = chosen;

@@ -14,7 +14,7 @@ struct Tried {
   double kl = 0;               // mean over positions of the held-out windows, nats
 };
 
-// Those that have won somewhere (README.md), cheap ones first; only such as have formulas for all that `widths` narrows.
+// One of each kind of evidence, cheap ones first; only such as have formulas for all that `widths` narrows.
 std::vector<std::string> candidates(const Widths& widths);
 
 // Tries all on windows [n, seq] but the last quarter, which judges; in the order of `names`. Error(Usage) with fewer than two windows.

@@ -79,4 +79,14 @@ Affine Targets::of(const std::string& map) const {
   return {engine::to_tensor(from.read(map), at::kFloat), from.has(bias) ? engine::to_tensor(from.read(bias), at::kFloat) : at::Tensor()};
 }
 
+std::vector<std::int64_t> others(const std::vector<std::int64_t>& kept, std::int64_t n) {
+  std::vector<bool> keep(static_cast<std::size_t>(n), false);
+  for (const std::int64_t k : kept) keep[static_cast<std::size_t>(k)] = true;
+  std::vector<std::int64_t> out;
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (!keep[static_cast<std::size_t>(i)]) out.push_back(i);
+  }
+  return out;
+}
+
 }  // namespace slmc::pruning

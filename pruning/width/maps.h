@@ -19,6 +19,9 @@ std::vector<std::string> changed_maps(const ir::Model& model, const ir::Plan& pl
 // The inputs of a map that the plan keeps, ascending: of "kv q vd", ffn or hidden.
 std::vector<std::int64_t> kept_inputs(const ir::Model& model, const ir::Plan& plan, const std::string& map);
 
+// Those of 0 .. n-1 that `kept` leaves out, ascending.
+std::vector<std::int64_t> others(const std::vector<std::int64_t>& kept, std::int64_t n);
+
 // y = W x + b. bias undefined: none.
 struct Affine {
   at::Tensor weight, bias;                   // [out, in], [out] fp32

@@ -19,6 +19,8 @@
 namespace slmc::pruning {
 namespace {
 
+constexpr std::array<const char*, 4> kRepairs = {"none", "bias", "dense", "sequential"};      // in the order of Repair
+
 double rounded(double x) { return x == 0 || !std::isfinite(x) ? x : std::stod(fmt::format("{:.4g}", x)); }
 
 Json scores_json(const at::Tensor& scores) {
@@ -29,8 +31,7 @@ Json scores_json(const at::Tensor& scores) {
 }
 
 Json why(const NarrowSettings& settings, const Scores& scores, const Narrowed& narrowed) {
-  static const char* const kRepairs[] = {"none", "bias", "dense", "sequential"};
-  Json out = {{"stage", "prune"}, {"criterion", settings.criterion}, {"refit", kRepairs[static_cast<int>(settings.repair)]}};
+  Json out = {{"stage", "prune"}, {"criterion", settings.criterion}, {"refit", kRepairs[static_cast<std::size_t>(settings.repair)]}};
   if (settings.merge) out["merged_groups"] = *settings.merge;
   const auto add = [&](const std::string& axis, const at::Tensor& of) {
     if (of.defined()) out["scores"][axis] = scores_json(of);
@@ -76,10 +77,9 @@ void set(ir::Plan& plan, std::map<std::string, io::TensorData> values) {
 }  // namespace
 
 Repair repair_from(const std::string& name) {
-  static constexpr std::array<const char*, 4> kNames = {"none", "bias", "dense", "sequential"};
-  const auto it = std::find(kNames.begin(), kNames.end(), name);
-  SLMC_CHECK(it != kNames.end());
-  return static_cast<Repair>(it - kNames.begin());
+  const auto it = std::find(kRepairs.begin(), kRepairs.end(), name);
+  SLMC_CHECK(it != kRepairs.end());
+  return static_cast<Repair>(it - kRepairs.begin());
 }
 
 bool needs_text(const NarrowSettings& settings) {

@@ -23,16 +23,6 @@ at::Tensor index_tensor(const std::vector<std::int64_t>& v) {
   return t;
 }
 
-std::vector<std::int64_t> others(const std::vector<std::int64_t>& kept, std::int64_t n) {
-  std::vector<bool> keep(static_cast<std::size_t>(n), false);
-  for (const std::int64_t k : kept) keep[static_cast<std::size_t>(k)] = true;
-  std::vector<std::int64_t> out;
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (!keep[static_cast<std::size_t>(i)]) out.push_back(i);
-  }
-  return out;
-}
-
 // The intercept that goes with a change of weights.
 at::Tensor intercept(const Missing& m, const at::Tensor& delta) {
   return m.mean_r.defined() ? m.mean_r - at::mv(delta, m.mean_x) : at::Tensor();

@@ -4,8 +4,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/ones.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <optional>
@@ -49,12 +47,6 @@ class Sums {
   bool means_;
   engine::ChannelSum x_, missing_;
 };
-
-// 1 / |row|, 0 for a row of zeros. x [rows, n] -> [rows, 1]
-at::Tensor reciprocal_lengths(const at::Tensor& x) {
-  const at::Tensor length = x.norm(2, {1}, true);
-  return at::where(length > 0, length.reciprocal(), at::zeros_like(length));
-}
 
 struct Walker {                                    // one model on its way
   const ir::Model& model;
@@ -126,7 +118,7 @@ class Sequence {
         if (stream_too) {
           const at::Tensor there = stream(first, count);
           missing = missing + there - own_.x.flatten(0, 1).narrow(0, first, count);
-          g = reciprocal_lengths(there + wanted);
+          g = engine::reciprocal_lengths(there + wanted);
         }
         out.add(x, missing, wanted, g);
       }

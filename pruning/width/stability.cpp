@@ -38,14 +38,6 @@ engine::Statistics drawn(const engine::Statistics& measured, const std::vector<s
   return out;
 }
 
-std::vector<std::int64_t> others(const std::vector<std::int64_t>& kept, std::int64_t size) {
-  std::vector<std::int64_t> out;
-  for (std::int64_t i = 0; i < size; ++i) {
-    if (!std::binary_search(kept.begin(), kept.end(), i)) out.push_back(i);
-  }
-  return out;
-}
-
 std::string kind_of(const std::string& axis) {
   if (axis == "hidden") return axis;
   return axis.ends_with(".q") ? "heads" : axis.substr(axis.rfind('.') + 1);

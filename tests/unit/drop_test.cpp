@@ -322,7 +322,9 @@ TEST(Search, RefineEndsWhereNoSwapHelps) {
   for (const auto& [other, kl] : cost) {
     std::vector<Unit> shared;
     std::set_intersection(got.begin(), got.end(), other.begin(), other.end(), std::back_inserter(shared));
-    if (shared.size() == 1) EXPECT_LE(cost[got], kl + 1e-12);
+    if (shared.size() == 1) {
+      EXPECT_LE(cost[got], kl + 1e-12);
+    }
   }
 }
 
@@ -503,7 +505,9 @@ TEST(Heal, LowersTheKlOfHeldOutTextAndLeavesTheWholeModelAlone) {
     Case changed = c;
     for (const auto& [name, w] : healed.weights) changed.weights.all()[name] = w;
     after[repair] = judge.of(changed.without({2, 4}, judge)).kl;
-    if (repair == Repair::Linear) EXPECT_NEAR(after[repair], healed.gaps[1].kl, 1e-9);
+    if (repair == Repair::Linear) {
+      EXPECT_NEAR(after[repair], healed.gaps[1].kl, 1e-9);
+    }
     EXPECT_LT(healed.gaps[0].kl, cut);
   }
   EXPECT_LT(after[Repair::Linear], cut);

@@ -318,6 +318,25 @@ TEST_F(ShearStage, WritesTheTargetShapeItsMasksAndItsLog) {
   EXPECT_EQ(result["masks"]["kv"]["of"], 2);
 }
 
+// A run that ends at its event `last`: killed in a process of its own, or asked to stop.
+template <typename Run>
+void stop_at(std::int64_t last, bool kill, const Run& run) {
+  std::int64_t seen = 0;
+  Recorder events;
+  events.each = [&] {
+    if (++seen == last) kill ? static_cast<void>(::raise(SIGKILL)) : request_cancel(2);
+  };
+  if (!kill) {
+    EXPECT_THROW(run(events), Error);
+    return clear_cancel();
+  }
+  const pid_t child = ::fork();
+  if (child == 0) run(events), ::_exit(0);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
 TEST_F(ShearStage, StoppedOrKilledAnywhereAndResumedGivesTheSameBits) {
   Recorder quiet;
   run("whole", quiet);
@@ -330,21 +349,7 @@ TEST_F(ShearStage, StoppedOrKilledAnywhereAndResumedGivesTheSameBits) {
     const std::string name = "cut" + std::to_string(i);
     const std::int64_t last = kill ? 1 + rng.below(all - 1, i) : 1 + rng.below(15, i);
     SCOPED_TRACE((kill ? "killed at event " : "stopped after update ") + std::to_string(last));
-    std::int64_t seen = 0;
-    Recorder events;
-    events.each = [&] {
-      if (++seen == last) kill ? static_cast<void>(::raise(SIGKILL)) : request_cancel(2);
-    };
-    if (kill) {
-      const pid_t child = ::fork();
-      if (child == 0) run(name, events), ::_exit(0);
-      int status = 0;
-      ::waitpid(child, &status, 0);
-      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    } else {
-      EXPECT_THROW(run(name, events), Error);
-      clear_cancel();
-    }
+    ASSERT_NO_FATAL_FAILURE(stop_at(last, kill, [&](Recorder& events) { run(name, events); }));
     Recorder again;
     resumed += run(name, again)["resumed"].get<bool>();
     EXPECT_TRUE(bytes(name) == bytes("whole"));
@@ -418,21 +423,7 @@ TEST_F(DomainStage, StoppedOrKilledAndResumedGivesTheSameBitsAndTheSameHistory) 
     const bool kill = last % 2;
     const std::string name = "cut" + std::to_string(last);
     ASSERT_LT(last, all);
-    std::int64_t seen = 0;
-    Recorder events;
-    events.each = [&] {
-      if (++seen == last) kill ? static_cast<void>(::raise(SIGKILL)) : request_cancel(2);
-    };
-    if (kill) {
-      const pid_t child = ::fork();
-      if (child == 0) dynamic(name, events), ::_exit(0);
-      int status = 0;
-      ::waitpid(child, &status, 0);
-      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    } else {
-      EXPECT_THROW(dynamic(name, events), Error);
-      clear_cancel();
-    }
+    ASSERT_NO_FATAL_FAILURE(stop_at(last, kill, [&](Recorder& events) { dynamic(name, events); }));
     Recorder again;
     const Json result = dynamic(name, again);
     EXPECT_EQ(result["domains"], whole["domains"]);

@@ -58,7 +58,9 @@ TEST(Merge, EqualGroupsBecomeOneWithoutAnyChangeInEveryFamily) {
     const bool shares = model.family() != "gpt2" && model.family() != "gpt_neox" && model.family() != "opt";
     const bool heads_fill = shares && !verdict.fits("hf") && verdict.cannot.at("hf").front().axis_or_tensor == "hidden";     // twice the heads do not
     EXPECT_EQ(verdict.fits("hf") || heads_fill, shares) << entry.path();
-    if (!shares) EXPECT_FALSE(verdict.cannot.at("hf").front().axis_or_tensor.empty()) << entry.path();
+    if (!shares) {
+      EXPECT_FALSE(verdict.cannot.at("hf").front().axis_or_tensor.empty()) << entry.path();
+    }
     families.insert(model.family());
   }
   EXPECT_GE(families.size(), 6u);

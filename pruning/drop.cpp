@@ -9,6 +9,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "core/cancel.h"
 #include "core/error.h"
@@ -39,6 +40,13 @@ constexpr std::int64_t kStride = 4;              // positions that judge, one of
 struct Windows {
   at::Tensor fit, held_out;                      // [n, seq]
   at::Tensor front(std::int64_t most) const { return fit.narrow(0, 0, std::min(most, fit.size(0))); }
+  // Windows that judge cuts and others to repair them with: at most so many of each, a third judges where there are few.
+  std::pair<at::Tensor, at::Tensor> judged_and_repairing(std::int64_t judged, std::int64_t repairing) const {
+    const std::int64_t n = fit.size(0);
+    if (n == 1) return {fit, fit};
+    judged = std::min(judged, std::max<std::int64_t>(1, n / 3));
+    return {fit.narrow(0, 0, judged), fit.narrow(0, judged, std::min(repairing, n - judged))};
+  }
 };
 
 Windows split(const at::Tensor& all) {
@@ -196,8 +204,11 @@ class Drop {
     if (turned) order = by_change(how, goal, result);
     const bool swaps = settings_.boolean("swap");
     if (!turned || swaps) {
-      const Judge judge(arch_, weights_, windows_.front(settings_.integer("tries")), kStride);
-      Trials trials(judge, arch_, weights_, how.ends_with("ppl") ? Measure::Loss : Measure::Kl, units_);
+      const std::int64_t tries = settings_.integer("tries");
+      auto [judged, repairing] = std::pair(windows_.front(tries), at::Tensor());
+      if (how == "greedy-healed") std::tie(judged, repairing) = windows_.judged_and_repairing(tries, settings_.integer("repair_tries"));
+      const Judge judge(arch_, weights_, judged, kStride);
+      Trials trials(judge, arch_, weights_, how.ends_with("ppl") ? Measure::Loss : Measure::Kl, units_, repairing);
       if (!turned) order = by_trials(trials, how, goal, result);
       if (swaps) order = refine(trials, arch_, std::move(order), kShortlist, context_.events);
       context_.events.note(fmt::format("{} cuts tried, {} of them given up early", trials.tried(), trials.given_up()));

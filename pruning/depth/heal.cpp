@@ -8,9 +8,8 @@
 
 #include "core/cancel.h"
 #include "core/error.h"
-#include "engine/moments.h"
-#include "engine/solve.h"
 #include "engine/stream.h"
+#include "pruning/depth/refit.h"
 #include "pruning/stored.h"
 
 namespace slmc::pruning {
@@ -18,11 +17,9 @@ namespace {
 
 using Tensors = std::map<std::string, at::Tensor>;
 
-constexpr std::array<double, 4> kRidges = {1e-3, 1e-2, 1e-1, 1};
 constexpr std::array<double, 3> kAlphas = {1, 0.75, 0.5};
 constexpr double kWorthIt = 1e-3;                  // share that a part without a gap behind it must explain to be changed
 constexpr int kIdleParts = 4;                      // after so many that did not, the rest up to the next gap is left alone
-constexpr std::int64_t kGroup = 16;                // windows whose inner activations are in memory together
 
 // The same windows through the whole model and through the cut one. One tensor until the first gap.
 struct Streams {
@@ -32,17 +29,6 @@ struct Streams {
     if (cut.is_same(whole)) cut = whole.clone();
   }
 };
-
-struct Sums {
-  at::Tensor a, r;                                 // A [in, in], R [hidden, in]
-  double size = 0;                                 // E|g (t - y)|²
-};
-
-at::Tensor rows(const at::Tensor& x) { return x.flatten(0, 1); }
-
-std::string last_linear(const Unit& part) {
-  return "block." + std::to_string(part.block) + (part.part == Part::Attention ? ".attn.o" : ".ffn.down");
-}
 
 class Healer {
  public:
@@ -98,61 +84,29 @@ class Healer {
     s.at = to;
   }
 
-  // x, the whole model's stream at the input of block `from`, to where the part begins.
-  void run_whole_to(at::Tensor& x, std::int64_t from, const Unit& part) const {
-    run_whole(x, from, part.block);
-    if (part.block == model_.blocks() || part.part == Part::Attention) return;
-    engine::run_windows(without(arch_, Unit{part.block, Part::FeedForward}), weights_, x, part.block, part.block + 1);
-  }
-
   // Both streams are at the input of the block that holds gap.before, where the cut's stays; the whole model's goes to the end of the gap
   // if that is the input of a block.
-  Sums sums(Streams& s, const Gap& gap) {
+  MissingSums sums(Streams& s, const Gap& gap) {
     SLMC_CHECK(s.at == gap.before.block && s.whole_at == s.at);
     s.part();
-    const std::string name = last_linear(gap.before);
-    const std::int64_t inputs = model_.find(name)->shape[1];
     const bool moves = gap.after.part == Part::Attention;
-    engine::GramSum a(inputs, s.cut.device());
-    engine::CrossSum r(arch_.sizes.hidden, inputs, s.cut.device());
-    engine::ChannelSum size(engine::ChannelSum::Of::Square, arch_.sizes.hidden, s.cut.device());
-    for (std::int64_t first = 0; first < s.whole.size(0); first += kGroup) {
-      cancel_point("nothing was written");
-      const std::int64_t count = std::min(kGroup, s.whole.size(0) - first);
-      at::Tensor target = s.whole.narrow(0, first, count), own = s.cut.narrow(0, first, count).clone(), x;
+    const MissingSums out = missing_sums(cut_, changed_, gap.before, s.cut, [&](std::int64_t first, std::int64_t count) {
+      at::Tensor target = s.whole.narrow(0, first, count);
       if (!moves) target = target.clone();
-      run_whole_to(target, s.at, gap.after);
-      engine::BlockSteps steps(cut_, changed_, s.at, own);
-      for (bool found = false; !found; steps.next()) {
-        SLMC_CHECK(!steps.done());
-        found = steps.linears().front() == name;
-        x = steps.inputs();
-      }
-      const at::Tensor g = engine::reciprocal_lengths(rows(target));
-      const at::Tensor missing = (rows(target) - rows(own)) * g;
-      x = x * g;
-      a.add(x), r.add(missing, x), size.add(missing);
-    }
+      run_to(arch_, weights_, target, s.at, gap.after);
+      return target;
+    });
     if (moves) s.whole_at = gap.after.block;
-    return {a.mean(), r.mean(), size.mean().sum().item<double>()};
+    return out;
   }
 
   // The change of the last linear map that explains most of what is missing on the held-out windows; nothing when none explains anything.
   Tensors solved(HealedGap& healed) {
     const std::string name = last_linear(healed.gap.before);
-    const Sums fit = sums(fit_, healed.gap), held = sums(held_, healed.gap);
-    const at::Tensor w = changed_.tensor(name).to(at::kCPU, at::kDouble);
-    const bool linear = repair_ == Repair::Linear;
-    const at::Tensor a = linear ? engine::product(engine::product(w, fit.a), w.t()) : fit.a, r = linear ? engine::product(fit.r, w.t()) : fit.r;
-    Tensors best;
-    for (const double ridge : kRidges) {
-      at::Tensor delta = engine::solve_right(engine::factor(a, ridge, name + ".in"), r);
-      if (linear) delta = engine::product(delta, w);
-      const double explained = (2 * engine::trace_of_product(delta, held.r) - engine::output_error(delta, held.a)) / held.size;
-      if (!(explained > healed.explained)) continue;
-      best[name] = delta, healed.explained = explained, healed.ridge = ridge;
-    }
-    return best;
+    const MissingSums fit = sums(fit_, healed.gap), held = sums(held_, healed.gap);
+    const Refit best = refit(changed_.tensor(name).to(at::kCPU, at::kDouble), fit, held, repair_ == Repair::Linear, name);
+    healed.explained = best.explained, healed.ridge = best.ridge;
+    return best.delta.defined() ? Tensors{{name, best.delta}} : Tensors{};
   }
 
   Tensors merged(const Gap& gap) const {
@@ -221,32 +175,6 @@ class Healer {
 };
 
 }  // namespace
-
-bool Gap::whole_blocks() const {
-  return before.part == Part::FeedForward && after.part == Part::Attention &&
-         removed.size() == 2 * static_cast<std::size_t>(after.block - before.block - 1);
-}
-
-std::vector<Gap> sites_of(const ir::Sizes& whole, const ir::Sizes& cut, bool followers) {
-  const Unit end{static_cast<std::int64_t>(whole.blocks.size()), Part::Attention};
-  std::vector<Gap> all = {{{-1, Part::FeedForward}, {}, end}};       // one for each kept part, and one for the front
-  const auto visit = [&](const Unit& part, std::int64_t there, std::int64_t left) {
-    if (there == 0) return;
-    if (left == 0) return all.back().removed.push_back(part);
-    all.back().after = part;
-    all.push_back({part, {}, end});
-  };
-  for (std::int64_t i = 0; i < end.block; ++i) {
-    const ir::BlockSizes &before = whole.blocks[static_cast<std::size_t>(i)], &now = cut.blocks[static_cast<std::size_t>(i)];
-    visit({i, Part::Attention}, before.heads(), now.heads());
-    visit({i, Part::FeedForward}, before.ffn, now.ffn);
-  }
-  std::vector<Gap> out;
-  for (Gap& gap : all) {
-    if (!gap.removed.empty() || (followers && !out.empty())) out.push_back(std::move(gap));
-  }
-  return out;
-}
 
 Healed heal(const ir::Model& model, engine::PlainWeights& weights, const engine::Arch& cut, Repair repair, const at::Tensor& windows,
             const Judge& judge, stage::Events& events) {

@@ -21,20 +21,11 @@
 
 #include "engine/weights.h"
 #include "ir/model.h"
+#include "pruning/depth/gap.h"
 #include "pruning/depth/judge.h"
-#include "pruning/depth/units.h"
 #include "stage/job.h"
 
 namespace slmc::pruning {
-
-struct Gap {
-  Unit before;                     // the last kept part, Attention or FeedForward; block -1 when the gap is at the front
-  std::vector<Unit> removed;       // parts, in order
-  Unit after;                      // the next kept part; block = number of blocks when there is none
-  bool whole_blocks() const;       // whole blocks are gone, and the part before them ends a block
-};
-// In order; with `followers` also, with nothing removed, the kept parts behind the first gap.
-std::vector<Gap> sites_of(const ir::Sizes& whole, const ir::Sizes& cut, bool followers);
 
 enum class Repair { Refit, Linear, Merge };
 

@@ -16,7 +16,7 @@
 #include "engine/stream.h"
 #include "ir/cost.h"
 #include "ir/plan.h"
-#include "methods_testing.h"
+#include "depth_testing.h"
 #include "pruning/depth/evolve.h"
 #include "pruning/depth/heal.h"
 #include "pruning/depth/search.h"
@@ -25,35 +25,9 @@
 namespace slmc::pruning {
 namespace {
 
-using testing_methods::random_model;
 using testing_methods::random_windows;
 using testing_methods::SilentEvents;
-
-// A model with its weights in memory and calibration windows.
-struct Case {
-  ir::Model model;
-  engine::Arch arch;
-  engine::PlainWeights weights;
-  at::Tensor windows;
-  explicit Case(std::int64_t blocks, double block_size = 0.5)
-      : model(random_model({.hidden = 16, .blocks = blocks, .kv = 2, .q = 2, .ffn = 32, .block_size = block_size})),
-        arch(engine::arch_of(model)), weights(model, at::kFloat, at::kCPU), windows(random_windows(model, 12, 20, 3)) {}
-
-  // Blocks by number.
-  engine::Arch cut(const std::vector<std::int64_t>& removed) const {
-    engine::Arch out = arch;
-    for (const std::int64_t block : removed) out = pruning::without(std::move(out), Unit{block, Part::Block});
-    return out;
-  }
-
-  // Stream behind the last block of a cut.
-  at::Tensor behind(const engine::Arch& cut_arch, const Judge& judge) {
-    at::Tensor x = judge.start().clone();
-    engine::run_windows(cut_arch, weights, x, 0, model.blocks());
-    return x;
-  }
-  at::Tensor without(const std::vector<std::int64_t>& removed, const Judge& judge) { return behind(cut(removed), judge); }
-};
+using namespace testing_depth;
 
 bool is_in(const std::vector<Unit>& removed, std::int64_t block, Part part) {
   return std::find(removed.begin(), removed.end(), Unit{block, part}) != removed.end();
@@ -90,19 +64,6 @@ double loss_by_definition(Case& c, const std::vector<Unit>& removed) {
   const at::Tensor q = gated_log_probs(c, removed);
   const std::int64_t t = c.windows.size(1);
   return -q.narrow(1, 0, t - 1).gather(2, c.windows.narrow(1, 1, t - 1).unsqueeze(2)).mean().item<double>();
-}
-
-std::vector<Unit> blocks(const std::vector<std::int64_t>& numbers) {
-  std::vector<Unit> out;
-  for (const std::int64_t i : numbers) out.push_back({i, Part::Block});
-  return out;
-}
-
-std::vector<Unit> units_in(const std::vector<Removal>& removed) {
-  std::vector<Unit> out;
-  for (const Removal& r : removed) out.push_back(r.unit);
-  std::sort(out.begin(), out.end());
-  return out;
 }
 
 TEST(Judge, EqualsTheDefinition) {
@@ -390,32 +351,6 @@ TEST(Heal, SitesAreKeptPartsBeforeRemovedOnes) {
   EXPECT_EQ(sites_of(c.arch.sizes, parts.sizes, true).size(), 1u + 11u);        // and all parts behind: one of block 4, ten of 5 .. 9
 }
 
-// a, y, t and g of one gap from the decoder's taps in fp64.
-struct Moments {
-  at::Tensor a, r, w;
-  double size = 0;
-};
-Moments moments_of(Case& c, const at::Tensor& text, std::int64_t before, std::int64_t last, const std::map<std::string, at::Tensor>& changed) {
-  engine::PlainWeights weights(c.model, at::kDouble, at::kCPU), cut = weights;
-  for (const auto& [name, w] : changed) cut.all()[name] = w.to(at::kDouble);
-  struct Inputs : engine::Tap {
-    std::string site;
-    at::Tensor a;
-    bool wants(const std::string& s) const override { return s == site; }
-    void see(const std::string&, const at::Tensor& v) override { a = v.flatten(0, 1).clone(); }
-  } tap;
-  tap.site = "block." + std::to_string(before) + ".ffn.down.in";
-  const at::Tensor x = engine::embed(c.arch, weights, text);
-  const at::Tensor t = engine::run_blocks(c.arch, weights, x, 0, last + 1).flatten(0, 1);
-  at::Tensor y = engine::run_blocks(c.cut({2}), cut, x, 0, before);
-  y = engine::run_blocks(c.cut({2}), cut, y, before, before + 1, {.tap = &tap}).flatten(0, 1);
-  const at::Tensor g = 1 / t.pow(2).sum(-1, true).sqrt(), a = tap.a * g, missing = (t - y) * g;
-  const double n = static_cast<double>(a.size(0));
-  return {at::mm(a.t(), a) / n, at::mm(missing.t(), a) / n, cut.tensor("block." + std::to_string(before) + ".ffn.down"), missing.pow(2).sum().item<double>() / n};
-}
-
-at::Tensor ridged(const at::Tensor& a, double ridge) { return a + at::eye(a.size(0), at::kDouble) * (ridge * a.diagonal().mean().item<double>()); }
-
 TEST(Heal, RefitIsWeightedRidgeRegressionOnTheMissingStream) {
   Case c(4);
   const at::NoGradGuard no_grad;
@@ -426,7 +361,7 @@ TEST(Heal, RefitIsWeightedRidgeRegressionOnTheMissingStream) {
   ASSERT_EQ(healed.gaps.size(), 1u);
   const HealedGap& gap = healed.gaps[0];
   ASSERT_GT(gap.alpha, 0);
-  const Moments m = moments_of(c, fit, 1, 2, {}), held = moments_of(c, c.windows, 1, 2, {});
+  const Moments m = moments_of(c, fit, {2}, 1, 2, {}), held = moments_of(c, c.windows, {2}, 1, 2, {});
   const at::Tensor delta = at::linalg_solve(ridged(m.a, gap.ridge), m.r.t()).t(), want = m.w + delta * gap.alpha;
   EXPECT_LE((healed.weights.at("block.1.ffn.down").to(at::kDouble) - want).abs().max().item<double>(), 1e-4 * want.abs().max().item<double>());
   const double explained = (2 * (delta * held.r).sum() - (at::mm(delta, held.a) * delta).sum()).item<double>() / held.size;
@@ -445,7 +380,7 @@ TEST(Heal, PartsBehindAGapAreSolvedForWhatIsStillMissing) {
   ASSERT_GE(healed.followers, 1);
   std::map<std::string, at::Tensor> before = healed.weights;
   before.erase("block.3.ffn.down");
-  const Moments m = moments_of(c, fit, 3, 3, before);
+  const Moments m = moments_of(c, fit, {2}, 3, 3, before);
   double least = 1e300;                                        // one of the ridges that are tried gives it
   for (const double ridge : {1e-3, 1e-2, 1e-1, 1.0}) {
     const at::Tensor want = m.w + at::linalg_solve(ridged(m.a, ridge), m.r.t()).t();
@@ -465,7 +400,7 @@ TEST(Heal, LinearIsAMapOfThePartsOutput) {
   const HealedGap& gap = healed.gaps.at(0);
   ASSERT_GT(gap.alpha, 0);
   ASSERT_EQ(healed.weights.size(), 1u);
-  const Moments m = moments_of(c, fit, 1, 2, {});
+  const Moments m = moments_of(c, fit, {2}, 1, 2, {});
   const at::Tensor out = at::mm(at::mm(m.w, m.a), m.w.t()), r = at::mm(m.r, m.w.t());
   const at::Tensor t = at::eye(16, at::kDouble) + at::linalg_solve(ridged(out, gap.ridge), r.t()).t() * gap.alpha, want = at::mm(t, m.w);
   EXPECT_LE((healed.weights.at("block.1.ffn.down").to(at::kDouble) - want).abs().max().item<double>(), 1e-4 * want.abs().max().item<double>());

@@ -142,6 +142,14 @@ class Drop {
     return out;
   }
 
+  // Which of units_ go, ascending.
+  std::vector<std::int64_t> places(const std::vector<Removal>& removed) const {
+    std::vector<std::int64_t> out;
+    for (const Removal& r : removed) out.push_back(std::find(units_.begin(), units_.end(), r.unit) - units_.begin());
+    std::sort(out.begin(), out.end());
+    return out;
+  }
+
   // By scores that are means over windows; decided again on resamples of them when that is asked for.
   std::vector<Removal> by_means(const ByWindow& values, const std::function<std::vector<Removal>(const std::vector<double>&)>& choose, Json& result) {
     const std::vector<Removal> chosen = choose(means(values));
@@ -153,13 +161,9 @@ class Drop {
       const std::vector<std::int64_t> counts = resampled(static_cast<std::int64_t>(values.front().size()), context_.job.seed, k);
       std::vector<double> other;
       for (const std::vector<double>& v : values) other.push_back(resampled_mean(v, counts));
-      std::int64_t same = 0;
       const std::vector<Removal> removed = choose(other);
-      for (const Removal& r : removed) {
-        ++again[r.unit];
-        same += std::any_of(chosen.begin(), chosen.end(), [&](const Removal& c) { return c.unit == r.unit; });
-      }
-      agreement += static_cast<double>(same) / static_cast<double>(removed.size() + chosen.size() - static_cast<std::size_t>(same)) / static_cast<double>(times);
+      for (const Removal& r : removed) ++again[r.unit];
+      agreement += jaccard(places(removed), places(chosen)) / static_cast<double>(times);
     }
     tell_stability(chosen, again, agreement, result);
     return chosen;

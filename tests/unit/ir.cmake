@@ -1,7 +1,7 @@
 slmc_test(ir_dim_test unit/ir_dim_test.cpp LIBS slmc_ir)
 slmc_test(ir_template_test unit/ir_template_test.cpp LIBS slmc_ir)
 slmc_test(ir_load_test unit/ir_load_test.cpp LIBS slmc_ir)
-slmc_test(ir_plan_test unit/ir_plan_test.cpp LIBS slmc_ir)
+slmc_test(ir_plan_test unit/ir_plan_test.cpp unit/ir_plan_file_test.cpp LIBS slmc_ir)
 slmc_test(ir_vocabulary_test unit/ir_vocabulary_test.cpp LIBS slmc_ir nlohmann_json::nlohmann_json)
 slmc_test(ir_write_test unit/ir_write_test.cpp LIBS slmc_ir)
 slmc_test(ir_store_law_test unit/ir_store_law_test.cpp LIBS slmc_ir)

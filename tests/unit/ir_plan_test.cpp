@@ -1,5 +1,5 @@
 // Plans: what the cut model's tensors hold, against loops that know nothing of dims and layouts; refusals;
-// origins; files.
+// origins. Their files: ir_plan_file_test.cpp.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -13,64 +13,16 @@
 #include "ir/cost.h"
 #include "ir/plan.h"
 #include "ir/state.h"
+#include "plan_testing.h"
 #include "tests/support/export_plans.h"
 #include "tests/support/random_plans.h"
 
 namespace slmc::ir {
 namespace {
 
+using namespace testing_plan;
+
 namespace fs = std::filesystem;
-
-Json json(const std::string& text) { return parse_json(text, "test", ErrorKind::Model); }
-
-const std::vector<std::string>& tiny_configs() {
-  static const std::vector<std::string> all = {
-      R"({"model_type": "llama", "hidden_size": 12, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 7, "num_hidden_layers": 3,
-          "vocab_size": 11, "attention_bias": true, "mlp_bias": true, "tie_word_embeddings": true})",
-      R"({"model_type": "mistral", "hidden_size": 12, "num_attention_heads": 6, "num_key_value_heads": 3, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11,
-          "max_position_embeddings": 32, "sliding_window": 5})",
-      R"({"model_type": "qwen2", "hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 7, "num_hidden_layers": 3, "vocab_size": 11,
-          "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1, "max_position_embeddings": 32})",
-      R"({"model_type": "qwen3", "hidden_size": 18, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 10, "intermediate_size": 7, "num_hidden_layers": 2, "vocab_size": 11})",
-      R"({"model_type": "gpt2", "n_embd": 15, "n_head": 3, "n_layer": 2, "n_positions": 13, "vocab_size": 11, "n_inner": 7})",
-      R"({"model_type": "gpt_neox", "hidden_size": 30, "num_attention_heads": 3, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7, "rotary_pct": 0.4})",
-      R"({"model_type": "phi3", "hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 11, "intermediate_size": 7,
-          "partial_rotary_factor": 0.75, "max_position_embeddings": 32})"};
-  return all;
-}
-
-// Every value is its own number: tensor * 1e6 + index, exact in fp64.
-Model numbered(const std::string& config) {
-  auto next = std::make_shared<std::map<std::string, double>>();
-  return with_weights(json(config), [next](const TensorSpec& spec) {
-    const double start = next->emplace(spec.name, static_cast<double>(next->size() + 1) * 1e6).first->second;
-    std::int64_t n = 1;
-    for (const std::int64_t s : spec.shape) n *= s;
-    std::vector<std::byte> bytes(static_cast<std::size_t>(n) * 8);
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double v = start + static_cast<double>(i);
-      std::memcpy(bytes.data() + i * 8, &v, 8);
-    }
-    return io::TensorData::dense(spec.shape, DType::F64, std::move(bytes));
-  });
-}
-
-std::vector<double> doubles(const io::TensorData& data) {
-  std::vector<double> v(static_cast<std::size_t>(data.count()));
-  if (data.dtype == DType::F64)
-    std::memcpy(v.data(), data.bytes.data(), v.size() * 8);
-  else {
-    const std::vector<float> f = data.to_floats();
-    std::copy(f.begin(), f.end(), v.begin());
-  }
-  return v;
-}
-
-std::vector<std::int64_t> upto(std::int64_t n) {
-  std::vector<std::int64_t> v(static_cast<std::size_t>(n));
-  std::iota(v.begin(), v.end(), 0);
-  return v;
-}
 
 // Oracle: rows of the base that a plan keeps, by what each kind of row is, written out as loops.
 struct Oracle {
@@ -525,73 +477,6 @@ TEST(Plan, FormatIsTheTypeThatValuesAreStoredIn) {
   for (int r = 0; r < 64; ++r)
     for (int c = 0; c < 40; ++c)
       ASSERT_EQ(part[static_cast<std::size_t>(r * 40 + c)], whole[static_cast<std::size_t>(r * 64 + c)]);
-}
-
-TEST(Plan, FilesRoundTripAndBindToTheirBase) {
-  const fs::path folder = fs::temp_directory_path() / ("slmc_plan_test_" + std::to_string(::getpid()));
-  fs::create_directories(folder);
-  const Model base = numbered(tiny_configs()[0]);
-  Plan plan(base);
-  plan.take["block.0.ffn"] = {0, 3, 5};
-  plan.config = std::make_shared<const Json>(json(R"({"context": 16})"));
-  plan.why = std::make_shared<const Json>(json(R"({"method": "test"})"));
-  SetFrom dense, quantized;
-  dense.value = io::TensorData::floats({12, 3}, std::vector<float>(36, 0.25f));
-  plan.set["block.0.ffn.down"] = dense;
-  io::Quantized q;
-  q.scheme = {4, 3, io::QuantScheme::Zero::Min, DType::F16};
-  q.codes.assign(36, 7);
-  q.scales.assign(12, 0.5f);
-  q.mins.assign(12, -1.0f);
-  quantized.value = io::TensorData::of({3, 12}, q);
-  quantized.value->shape = {3, 12};
-  plan.set["block.0.ffn.up"] = quantized;
-  write_plan(folder, plan);
-  const Plan back = read_plan(folder / "plan.json");
-  EXPECT_EQ(back.base_content, base.content_hash());
-  EXPECT_EQ(to_json(back).dump(), [&] {
-    Plan p = plan;
-    p.base_content = base.content_hash();
-    return to_json(p).dump();
-  }());
-  const Model a = apply(plan, base), b = apply(back, base);
-  EXPECT_EQ(a.content_hash(), b.content_hash());
-  EXPECT_EQ(*b.read("block.0.ffn.up").quantized, q);
-  // Another model of the same shape is refused, because the values were solved for this one.
-  const Model sibling = with_weights(json(tiny_configs()[0]), [](const TensorSpec& spec) {
-    std::int64_t n = 1;
-    for (const std::int64_t s : spec.shape) n *= s;
-    return io::TensorData::floats(spec.shape, std::vector<float>(static_cast<std::size_t>(n), 1.0f));
-  });
-  EXPECT_EQ(sibling.shape_hash(), base.shape_hash());
-  EXPECT_THROW(apply(back, sibling), Error);
-  Plan shapes = back;
-  shapes.set.clear();
-  EXPECT_NO_THROW(apply(shapes, sibling));
-  fs::remove_all(folder);
-}
-
-TEST(Plan, JsonIsStrict) {
-  const auto wrong = [](const std::string& text, const std::string& word) {
-    try {
-      plan_from_json(json(text), "plan.json");
-      ADD_FAILURE() << text;
-    } catch (const Error& e) {
-      EXPECT_EQ(e.kind(), ErrorKind::Recipe);
-      EXPECT_NE(e.text().find(word), std::string::npos) << e.text();
-    }
-  };
-  const std::string head = R"({"slmc_plan": 1, "base": {"shape": "x"}, )";
-  EXPECT_NO_THROW(plan_from_json(json(R"({"slmc_plan": 1, "base": {"shape": "x"}})"), "plan.json"));
-  wrong(R"({"slmc_plan": 2, "base": {"shape": "x"}})", "newer");
-  wrong(R"({"base": {"shape": "x"}})", "slmc_plan");
-  wrong(head + R"("tak": {}})", "take");
-  wrong(head + R"("take": {"hidden": [0.5]}})", "whole numbers");
-  wrong(head + R"("take": []})", "object");
-  wrong(head + R"("set": {"head": {}}})", "either 'file' or 'copy'");
-  wrong(head + R"("set": {"head": {"file": "../x", "tensor": "a"}}})", "plan's folder");
-  wrong(head + R"("set": {"head": {"file": "/x", "tensor": "a"}}})", "plan's folder");
-  wrong(head + R"("format": {"*": 4}})", "text");
 }
 
 TEST(Cost, HandCounted) {

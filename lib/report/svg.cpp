@@ -258,7 +258,7 @@ std::vector<double> ticks(double least, double most, Scale scale, int about) {
     step = m * power;
     if (step >= raw * 0.75) break;
   }
-  const double first = std::ceil(least / step - 1e-9);
+  const double first = std::ceil(least / step - 1e-9) + 0.0;      // of -0 it makes 0, so that no label says -0
   for (double k = first; k * step <= most + step * 1e-9 && out.size() < 100; ++k) out.push_back(k * step);
   return out;
 }

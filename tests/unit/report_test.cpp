@@ -73,6 +73,7 @@ TEST(Ticks, AreRoundAndInside) {
   EXPECT_EQ(ticks(-1, 1, Scale::Linear, 4), (std::vector<double>{-1, -0.5, 0, 0.5, 1}));
   EXPECT_EQ(ticks(21.4, 34.6, Scale::Linear, 6), (std::vector<double>{22, 24, 26, 28, 30, 32, 34}));
   EXPECT_EQ(ticks(1, 100, Scale::Log, 6), (std::vector<double>{1, 2, 5, 10, 20, 50, 100}));
+  EXPECT_FALSE(std::signbit(ticks(-0.7, 31, Scale::Linear, 6).front()));  // a label once said -0
   EXPECT_TRUE(ticks(1, 1, Scale::Linear, 5).empty());
   EXPECT_TRUE(ticks(0, std::nan(""), Scale::Linear, 5).empty());
   for (const double least : {0.0, 1e-9, 3.7, 1e12}) {

@@ -16,6 +16,7 @@
 #include "pruning/planner/per_layer.h"
 #include "pruning/planner/shapes.h"
 #include "pruning/prune_info.h"
+#include "pruning/vocab/expected.h"
 #include "pruning/vocab/keep.h"
 #include "pruning/width/aggregate.h"
 #include "pruning/width/auto.h"
@@ -45,11 +46,15 @@ Json report(const std::vector<RefittedMap>& maps, const char* which, stage::Even
   return {{"maps", maps.size()}, {"error_before", cut / count}, {"error_refitted", refitted / count}};
 }
 
-// The vocabulary's part of the plan. Counts read every calibration document, not only the windows that are drawn from them.
+// The vocabulary's part of the plan. `count` reads every calibration document, `expected` the windows that are drawn from them.
 std::vector<std::int64_t> kept_tokens(engine::OpContext& context) {
   const stage::Settings& settings = context.job.settings;
   const ir::Model& model = context.model();
   if (settings.text("keep") == "rank") return ir::first_tokens(model, settings.integer("vocab"));
+  if (settings.text("keep") == "expected") {
+    const std::vector<double> expected = expected_counts(model, context.windows("calib"), context.device, context.events);
+    return ir::closed_vocabulary(model, by_worth(expected), settings.integer("vocab"));
+  }
   if (!model.tokenizer()) throw Error(ErrorKind::Model, "the model must have a tokenizer to count its tokens, but has none", "take keep: rank");
   const data::DataSpec calib = data::data_spec_from_json(context.job.data->at("calib"), "the job", "data.calib");
   return ir::closed_vocabulary(model, by_count(token_counts(*model.tokenizer(), calib, model.sizes().vocab)), settings.integer("vocab"));

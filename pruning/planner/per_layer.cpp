@@ -63,6 +63,25 @@ std::vector<std::int64_t> solve(const ir::Model& model, const std::vector<std::v
   return {};
 }
 
+// Cuts the model to `widths` too and keeps them if their KL on `verify_on` is less than that of out.narrowed, the uniform ones.
+void choose(PerLayer& out, const ir::Model& model, const at::Tensor& windows, NarrowSettings settings, const std::vector<std::int64_t>& widths,
+            const at::Tensor& verify_on, stage::Events& events) {
+  const std::int64_t uniform = *settings.widths.ffn;
+  engine::Loaded whole = engine::load(model, at::kFloat, settings.device);
+  const Judge judge(whole.arch, whole.weights, verify_on, 1);
+  out.kl_uniform = kl_of(ir::apply(out.narrowed.plan, model), judge, settings.device);
+  out.kl_per_layer = std::numeric_limits<double>::infinity();
+  if (widths.empty() || std::all_of(widths.begin(), widths.end(), [&](std::int64_t w) { return w == uniform; })) return;
+  events.note(fmt::format("widths by block: {}", fmt::join(widths, " ")));
+  settings.widths.ffn_of_block = widths;
+  Narrowed narrowed = narrow(model, windows, settings, events);
+  out.kl_per_layer = kl_of(ir::apply(narrowed.plan, model), judge, settings.device);
+  events.note(fmt::format("held-out KL: {:.4f} with these, {:.4f} with {} everywhere", out.kl_per_layer, out.kl_uniform, uniform));
+  if (!(out.kl_per_layer < out.kl_uniform)) return;
+  out.widths = widths;
+  out.narrowed = std::move(narrowed);
+}
+
 }  // namespace
 
 std::vector<std::int64_t> block_widths(const ir::Model& model, std::int64_t align) {
@@ -81,11 +100,10 @@ PerLayer per_layer(const ir::Model& model, const at::Tensor& windows, const Narr
   const std::int64_t n = held.size(0), tries = std::min(kTried, std::max<std::int64_t>(1, n / 2));
   const at::Tensor try_on = held.narrow(0, 0, tries), verify_on = n > tries ? held.narrow(0, tries, n - tries) : held;
 
-  NarrowSettings dense = settings;                 // a block on its own: no sequence of blocks to be repaired along
+  NarrowSettings dense = settings;                 // the widths are chosen behind it; a repair in sequence is for the winner alone, as it costs passes
   if (dense.repair == Repair::Sequential) dense.repair = Repair::Dense;
-  const Narrowed probe = narrow(model, windows, dense, events);
-  PerLayer out{.narrowed = settings.repair == dense.repair ? probe : narrow(model, windows, settings, events),
-               .tried = block_costs(model, ir::apply(probe.plan, model), try_on, settings.device, events)};
+  PerLayer out{.narrowed = narrow(model, windows, dense, events)};
+  out.tried = block_costs(model, ir::apply(out.narrowed.plan, model), try_on, settings.device, events);
   const Measured measured = measure(model, windows, settings.widths, {.wants = {.gram = true}, .grams = true}, settings.device, settings.cache, events);
   std::vector<std::int64_t> all = widths;
   if (!std::binary_search(all.begin(), all.end(), uniform)) all.insert(std::lower_bound(all.begin(), all.end(), uniform), uniform);
@@ -100,22 +118,12 @@ PerLayer per_layer(const ir::Model& model, const at::Tensor& windows, const Narr
   const ir::Model whole_uniform = ir::resized(model, uniform_at(model, uniform));
   std::int64_t outside = ir::cost_in(target.measure, whole_uniform, meter);
   for (const std::int64_t c : ir::cost_by_block(target.measure, whole_uniform, meter)) outside -= c;
-  const std::vector<std::int64_t> chosen = solve(model, options, outside, target, meter);
-
-  engine::Loaded whole = engine::load(model, at::kFloat, settings.device);
-  const Judge judge(whole.arch, whole.weights, verify_on, 1);
-  out.kl_uniform = kl_of(ir::apply(out.narrowed.plan, model), judge, settings.device);
-  out.kl_per_layer = std::numeric_limits<double>::infinity();
-  if (chosen.empty() || std::all_of(chosen.begin(), chosen.end(), [&](std::int64_t w) { return w == uniform; })) return out;
-  events.note(fmt::format("widths by block: {}", fmt::join(chosen, " ")));
-  NarrowSettings apart = settings;
-  apart.widths.ffn_of_block = chosen;
-  Narrowed narrowed = narrow(model, windows, apart, events);
-  out.kl_per_layer = kl_of(ir::apply(narrowed.plan, model), judge, settings.device);
-  events.note(fmt::format("held-out KL: {:.4f} with these, {:.4f} with {} everywhere", out.kl_per_layer, out.kl_uniform, uniform));
-  if (!(out.kl_per_layer < out.kl_uniform)) return out;
-  out.widths = chosen;
-  out.narrowed = std::move(narrowed);
+  const std::vector<std::int64_t> widths_by_block = solve(model, options, outside, target, meter);
+  choose(out, model, windows, dense, widths_by_block, verify_on, events);
+  if (settings.repair == dense.repair) return out;
+  NarrowSettings best = settings;
+  best.widths.ffn_of_block = out.widths;
+  out.narrowed = narrow(model, windows, best, events);
   return out;
 }
 

@@ -2,7 +2,8 @@
 // `allocate: per-layer`: feed-forward widths of the blocks that together cost no more than a target allows, where they cost the least KL.
 //   1. the uniform plan at the target, and each of its blocks tried alone (marginal.h)
 //   2. widths by dynamic programming over exact costs (allocate.h)
-//   3. both plans, repaired, on held-out windows: the one with the lower KL to the whole model is taken
+//   3. both plans on held-out windows, behind a dense refit: the one with the lower KL to the whole model is taken
+//   4. with `refit: sequential`, that one is repaired in sequence
 // All text is calibration text: statistics are of the windows that fit, everything else of the last eighth, its first half for 1, its
 // second for 3. The same plan for any number of threads.
 #include "ir/target.h"
@@ -13,7 +14,7 @@ namespace slmc::pruning {
 struct PerLayer {
   std::vector<std::int64_t> widths;           // by block; empty: uniform is better
   Narrowed narrowed;                          // of the better one
-  double kl_uniform = 0, kl_per_layer = 0;    // held-out, nats per token
+  double kl_uniform = 0, kl_per_layer = 0;    // held-out, nats per token, behind a dense refit where settings ask for a sequential one
   std::vector<double> tried;                  // KL of each block alone at the uniform width
 };
 

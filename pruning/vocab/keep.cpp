@@ -38,13 +38,17 @@ std::vector<double> expected_by_rank(const std::vector<double>& counts) {
   return out;
 }
 
-std::vector<std::int64_t> by_count(const std::vector<double>& counts) {
-  std::vector<double> worth = expected_by_rank(counts);
-  for (std::size_t i = 0; i < worth.size(); ++i) worth[i] += counts[i];
-  std::vector<std::int64_t> order(counts.size());
+std::vector<std::int64_t> by_worth(const std::vector<double>& worth) {
+  std::vector<std::int64_t> order(worth.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) { return worth[static_cast<std::size_t>(a)] > worth[static_cast<std::size_t>(b)]; });
   return order;
+}
+
+std::vector<std::int64_t> by_count(const std::vector<double>& counts) {
+  std::vector<double> worth = expected_by_rank(counts);
+  for (std::size_t i = 0; i < worth.size(); ++i) worth[i] += counts[i];
+  return by_worth(worth);
 }
 
 }  // namespace slmc::pruning

@@ -276,6 +276,28 @@ TEST(PerLayer, TheWidthsKeepTheTargetAndAreTheSameForAnyThreads) {
   EXPECT_EQ(three.narrowed.plan.take, one.narrowed.plan.take);
 }
 
+// Widths are chosen behind the dense refit; the better ones are then repaired as `prune` repairs them when it is given them.
+TEST(PerLayer, ASequenceIsRepairedAtTheWidthsThatWereChosen) {
+  const ir::Model model = ir::load(trained_folder());
+  const at::Tensor windows = random_windows(model, 8, 32, 5);
+  const std::int64_t uniform = model.sizes().blocks[0].ffn * 3 / 4 / 8 * 8;
+  const ir::Model even = ir::resized(model, ir::at_most(model.sizes(), "ffn", uniform));
+  const ir::Target target{Measure::Parameters, ir::cost(even).parameters, "test"};
+  NarrowSettings how{.widths = {.ffn = uniform}};
+  SilentEvents events;
+  const PerLayer dense = per_layer(model, windows, how, 8, target, {}, events);
+  how.repair = Repair::Sequential;
+  const PerLayer sequential = per_layer(model, windows, how, 8, target, {}, events);
+  EXPECT_EQ(sequential.widths, dense.widths);
+  EXPECT_EQ(sequential.kl_per_layer, dense.kl_per_layer);
+  how.widths.ffn_of_block = dense.widths;
+  const Narrowed direct = narrow(model, windows, how, events);
+  ASSERT_FALSE(direct.sequence.empty());
+  EXPECT_EQ(sequential.narrowed.plan.take, direct.plan.take);
+  ASSERT_EQ(sequential.narrowed.sequence.size(), direct.sequence.size());
+  for (std::size_t i = 0; i < direct.sequence.size(); ++i) EXPECT_EQ(sequential.narrowed.sequence[i].refitted, direct.sequence[i].refitted);
+}
+
 // A block alone between whole ones: the plan that cuts only this block, judged as a model of its own.
 TEST(PerLayer, BlocksTriedAloneEqualModelsWithOneBlockCut) {
   const ir::Model model = ir::load(trained_folder());

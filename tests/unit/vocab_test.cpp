@@ -1,4 +1,5 @@
-// Which tokens stay: counts against a loop, the expected counts against the min-max formula of isotonic regression, the order, the plan.
+// Which tokens stay: counts against a loop, counts by rank against the min-max formula of isotonic regression, counts that the model expects
+// against its logits position by position, the order, the plan.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,11 +7,20 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
+#include <ATen/ops/remainder.h>
+
+#include "core/error.h"
 #include "core/file.h"
 #include "core/rng.h"
+#include "engine/decoder.h"
 #include "ir/plan.h"
 #include "ir/vocabulary.h"
+#include "pruning/vocab/expected.h"
 #include "pruning/vocab/keep.h"
+#include "methods_testing.h"
 #include "test_folder.h"
 
 namespace slmc::pruning {
@@ -91,6 +101,34 @@ TEST_F(KeepTokensOfText, TokensOfTheTextStayWhenThereIsRoom) {
   };
   EXPECT_EQ(pieces(*cut.tokenizer()), pieces(t));
 }
+
+// Ten windows are more than are in memory together, 70 positions more than rows are.
+TEST(KeepTokensByTheModel, ExpectedCountsAreSumsOfProbabilitiesAndOfWhatIsThere) {
+  const ir::Model model = ir::load((fs::path(SLMC_SOURCE_DIR) / "tests/data/tiny-trained").string());
+  const std::int64_t vocab = model.sizes().vocab, n = 10, seq = 70;
+  const at::Tensor windows = at::remainder(at::arange(n * seq, at::kLong) * 7919, vocab).reshape({n, seq});
+  std::vector<double> want(static_cast<std::size_t>(vocab));
+  engine::Loaded loaded = engine::load(model, at::kFloat, at::kCPU);
+  const at::Tensor logits = engine::logits(loaded.arch, loaded.weights, engine::hidden_states(loaded.arch, loaded.weights, windows)).contiguous();
+  for (std::int64_t row = 0; row < n * seq; ++row) {
+    const float* z = logits.const_data_ptr<float>() + row * vocab;
+    const double most = *std::max_element(z, z + vocab);
+    double sum = 0;
+    for (std::int64_t v = 0; v < vocab; ++v) sum += std::exp(z[v] - most);
+    for (std::int64_t v = 0; v < vocab; ++v) want[static_cast<std::size_t>(v)] += std::exp(z[v] - most) / sum;
+    want[static_cast<std::size_t>(windows.const_data_ptr<std::int64_t>()[row])] += 1;
+  }
+  testing_methods::SilentEvents events;
+  const std::vector<double> got = expected_counts(model, windows, at::kCPU, events);
+  ASSERT_EQ(got.size(), want.size());
+  for (std::size_t v = 0; v < want.size(); ++v) ASSERT_NEAR(got[v], want[v], 1e-5 * want[v] + 1e-9) << v;
+  const int before = at::get_num_threads();
+  at::set_num_threads(before == 1 ? 2 : 1);
+  EXPECT_EQ(expected_counts(model, windows, at::kCPU, events), got);
+  at::set_num_threads(before);
+}
+
+TEST(KeepTokensByTheModel, WorthFallsAndEqualOnesKeepTheirOrder) { EXPECT_EQ(by_worth({1, 3, 1, 0.5, 3}), (std::vector<std::int64_t>{1, 4, 0, 2, 3})); }
 
 }  // namespace
 }  // namespace slmc::pruning

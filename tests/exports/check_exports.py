@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 
 from families import FAMILIES, HF_ONLY, random_family
 from readers import (BIN, MODEL, ROOT, WIKI, LlamaCpp, attempt, check, check_gguf, check_gguf_bytes, check_llama_cpp, check_transformers, convert,
-                     finish, fresh, load_transformers, logits_of, our_logits, slmc)
+                     finish, fresh, listening, load_transformers, logits_of, our_logits, slmc)
 
 PROMPTS = {
     "capital": "The capital of France is",
@@ -226,6 +226,23 @@ def tensor_names(model, every):
     return [n for n in names if n not in blocks] + blocks[::every]
 
 
+def check_adapter(folder, name, *settings):
+    """A low-rank adapter, trained a little: PEFT puts it on the model that it was trained on, and gives the logits of our merged result."""
+    from peft import PeftModel
+
+    merged = fresh(f"adapter-{name}")
+    slmc("train", folder, "-o", merged, "--lora", 4, "--lr", 1e-2, "--tokens", 8192, "--seq", 128, "--train", ROOT / "configs/data/train/wiki.jsonl", *settings)
+    base, complaints = load_transformers(folder)
+    window, ours = our_logits(merged, 128)[::-1]
+    before = logits_of(base, window)
+    with listening(complaints):
+        adapted = PeftModel.from_pretrained(base, merged / "adapter").eval()
+    complaints = [line for line in complaints if "is deprecated" not in line]        # of transformers by PEFT
+    check(f"adapter {name}: PEFT opens it without a word", not complaints, "; ".join(complaints)[:200])
+    moved, off = (float(np.abs(z - ours).max()) for z in (before, logits_of(adapted, window)))
+    check(f"adapter {name}: logits of base and adapter in PEFT equal our merged model's", moved > 0.1 and off <= 2e-3, f"{off:.1e}; without it {moved:.1e}")
+
+
 def check_small():
     attempt(check_goldens)
     for name in FAMILIES:
@@ -237,6 +254,8 @@ def check_small():
     attempt(check_shards, trained)
     attempt(check_packed, "tiny-trained", trained, 256, 2e-3, ("rtn", "gptq"))
     attempt(check_their_packed, trained)
+    attempt(check_adapter, trained, "all")
+    attempt(check_adapter, trained, "some", "--lora-targets", "block.*.attn.q,block.1.ffn.down")
 
 
 # ---- the real model --------------------------------------------------------------------------------------------------------------

@@ -156,6 +156,11 @@ TEST(Lora, TheAdapterHasPeftsNamesAndShapes) {
   EXPECT_EQ(config["target_modules"].get<std::set<std::string>>(),
             (std::set<std::string>{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}));
   std::filesystem::remove_all(folder);
+  // Where only some layers of a name are adapted they are named in full, or PEFT would adapt the others too.
+  engine::write_peft(folder, LoraWeights(base.weights, model, {.rank = 2, .alpha = 2, .targets = {"block.*.attn.q", "block.1.ffn.down"}}, 7), model);
+  EXPECT_EQ(read_json(folder / "adapter_config.json", ErrorKind::Model)["target_modules"].get<std::set<std::string>>(),
+            (std::set<std::string>{"q_proj", "model.layers.1.mlp.down_proj"}));
+  std::filesystem::remove_all(folder);
   const ir::Model fused = ir::load(kRoot + "/tests/data/tiny/gpt2");
   Loaded other = engine::load(fused, at::kFloat, at::kCPU, engine::Storage::Owned);
   EXPECT_THROW(engine::write_peft(folder, LoraWeights(other.weights, fused, {.rank = 2, .alpha = 2, .targets = {}}, 7), fused), Error);

@@ -93,17 +93,34 @@ std::vector<ParameterGroup> LoraWeights::merge() {
   return out;
 }
 
+namespace {
+
+std::string last_part(const std::string& layer) { return layer.substr(layer.rfind('.') + 1); }
+
+// PEFT adapts every layer whose name ends in one of these: the last part alone where all such layers of the model are adapted, else the whole names.
+std::set<std::string> target_modules(const std::set<std::string>& adapted, const std::map<std::string, std::string>& stored) {
+  std::set<std::string> out, incomplete;
+  for (const auto& [name, hf] : stored) {
+    const std::string layer = hf.substr(0, hf.rfind('.'));
+    if (!adapted.contains(layer)) incomplete.insert(last_part(layer));
+  }
+  for (const std::string& layer : adapted) out.insert(incomplete.contains(last_part(layer)) ? layer : last_part(layer));
+  return out;
+}
+
+}  // namespace
+
 void write_peft(const std::filesystem::path& folder, const LoraWeights& weights, const ir::Model& model) {
   const std::map<std::string, std::string> stored = ir::hf_matrices(model);
   std::map<std::string, at::Tensor> tensors;
-  std::set<std::string> modules;
+  std::set<std::string> adapted;
   for (const auto& [name, adapter] : weights.adapters()) {
     const auto it = stored.find(name);
     if (it == stored.end() || !it->second.ends_with(".weight")) {
       throw Error(ErrorKind::Unsupported, fmt::format("an adapter for PEFT must be of a matrix that Hugging Face stores as it is, but '{}' is fused, permuted or transposed", name));
     }
     const std::string layer = it->second.substr(0, it->second.size() - std::string_view(".weight").size());
-    modules.insert(layer.substr(layer.rfind('.') + 1));
+    adapted.insert(layer);
     tensors["base_model.model." + layer + ".lora_A.weight"] = adapter.a.detach().to(at::kCPU, at::kFloat).contiguous();
     tensors["base_model.model." + layer + ".lora_B.weight"] = adapter.b.detach().to(at::kCPU, at::kFloat).contiguous();
   }
@@ -117,7 +134,7 @@ void write_peft(const std::filesystem::path& folder, const LoraWeights& weights,
   config["r"] = weights.settings().rank;
   config["lora_alpha"] = weights.settings().alpha;
   config["lora_dropout"] = 0.0;
-  config["target_modules"] = modules;
+  config["target_modules"] = target_modules(adapted, stored);
   config["bias"] = "none";
   config["fan_in_fan_out"] = false;
   config["modules_to_save"] = Json();

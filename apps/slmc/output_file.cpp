@@ -2,6 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "core/error.h"
 #include "core/file.h"
 
@@ -13,13 +17,21 @@ std::string container_of(const fs::path& output) { return output.extension() == 
 
 namespace {
 
+// What stages put beside a model's files in folders of their own: plans of prune, adapters and classifiers of train.
+constexpr std::array<std::string_view, 3> kBeside = {"plan", "adapter", "classify"};
+
+bool holds_files_only(const fs::path& folder) {
+  std::error_code code;
+  return std::all_of(fs::directory_iterator(folder, code), fs::directory_iterator(), [&](const fs::directory_entry& entry) { return entry.is_regular_file(code); });
+}
+
 bool is_model_folder(const fs::path& folder) {
   std::error_code code;
   if (!fs::is_regular_file(folder / "config.json", code)) return false;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, code)) {
-    if (!entry.is_regular_file(code)) return false;
-  }
-  return true;
+  return std::all_of(fs::directory_iterator(folder, code), fs::directory_iterator(), [&](const fs::directory_entry& entry) {
+    const bool ours = std::find(kBeside.begin(), kBeside.end(), entry.path().filename().string()) != kBeside.end();
+    return entry.is_regular_file(code) || (ours && entry.is_directory(code) && !entry.is_symlink(code) && holds_files_only(entry.path()));
+  });
 }
 
 void refuse_device(const fs::path& output) {

@@ -2,14 +2,15 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/cholesky_solve.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/linalg_solve_triangular.h>
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/units.h"
@@ -19,6 +20,7 @@ namespace slmc::engine {
 namespace {
 
 constexpr std::int64_t kRows = 64;             // right-hand sides solved together, on one thread
+constexpr std::int64_t kColumns = 256;         // of a symmetric matrix, whose other half is not multiplied
 constexpr double kFirstRidge = 1e-8;           // where the escalation starts when no ridge was asked for
 
 at::Tensor fp64(const at::Tensor& t) { return t.to(at::kCPU, at::kDouble).contiguous(); }
@@ -53,13 +55,12 @@ double revive_dead(at::Tensor& a) {
   return mean;
 }
 
-bool cholesky(const at::Tensor& a, double shift, at::Tensor& lower) {
-  at::Tensor shifted = a.clone();
-  shifted.diagonal().add_(shift);
+// Of a symmetric `a`, column by column: LAPACK's own order, so that neither this nor a solve copies it into another.
+bool cholesky(const at::Tensor& a, at::Tensor& lower) {
   int info = 1;
   for_pieces(1, [&](std::int64_t) {
-    const auto [l, status] = at::linalg_cholesky_ex(shifted);
-    lower = l.contiguous();
+    const auto [l, status] = at::linalg_cholesky_ex(a.t());
+    lower = l;
     info = status.item<int>();
   });
   return info == 0 && std::isfinite(lower.diagonal().sum().item<double>());
@@ -75,9 +76,11 @@ Cholesky factor(const at::Tensor& gram, double ridge, const std::string& what, d
                 "the model's activations overflow on these calibration windows");
   }
   const double mean = a.size(0) ? revive_dead(a) : 1.0;
+  const at::Tensor diagonal = a.diagonal().clone();
   Cholesky f;
   for (double share = ridge; share <= std::max(most, ridge) * (1 + 1e-9); share = std::max(10 * share, kFirstRidge)) {
-    if (cholesky(a, share * mean, f.lower)) {
+    a.diagonal().copy_(diagonal + share * mean);
+    if (cholesky(a, f.lower)) {
       f.ridge = share;
       f.escalated = share != ridge;
       return f;
@@ -88,10 +91,11 @@ Cholesky factor(const at::Tensor& gram, double ridge, const std::string& what, d
 }
 
 at::Tensor solve_right(const Cholesky& f, const at::Tensor& right) {
-  const at::Tensor b = fp64(right);
-  at::Tensor out = at::empty_like(b);
-  for_rows(b.size(0), [&](std::int64_t first, std::int64_t rows) {
-    out.narrow(0, first, rows).copy_(at::cholesky_solve(b.narrow(0, first, rows).t(), f.lower).t());
+  at::Tensor out = fp64(right).clone();
+  for_rows(out.size(0), [&](std::int64_t first, std::int64_t rows) {
+    at::Tensor block = out.narrow(0, first, rows);
+    at::linalg_solve_triangular_out(block, f.lower.t(), block, true, false);
+    at::linalg_solve_triangular_out(block, f.lower, block, false, false);
   });
   return out;
 }
@@ -132,22 +136,24 @@ at::Tensor product(const at::Tensor& left, const at::Tensor& right) {
 double trace_of_product(const at::Tensor& x, const at::Tensor& y) {
   const at::Tensor a = fp64(x), b = fp64(y);
   SLMC_CHECK(a.sizes() == b.sizes());
-  double sum = 0;
-  for (std::int64_t i = 0; i < a.numel(); ++i) sum += a.const_data_ptr<double>()[i] * b.const_data_ptr<double>()[i];
-  return sum;
+  const double *p = a.const_data_ptr<double>(), *q = b.const_data_ptr<double>();
+  return std::inner_product(p, p + a.numel(), q, 0.0);
 }
 
 double output_error(const at::Tensor& delta, const at::Tensor& gram) {
   const at::Tensor d = fp64(delta), a = fp64(gram);
-  const std::int64_t blocks = (d.size(0) + kRows - 1) / kRows;
+  const std::int64_t blocks = (d.size(0) + kRows - 1) / kRows, n = a.size(0);
   std::vector<double> part(static_cast<std::size_t>(blocks), 0.0);
   for_rows(d.size(0), [&](std::int64_t first, std::int64_t rows) {
     const at::Tensor block = d.narrow(0, first, rows);
-    part[first / kRows] = (at::mm(block, a) * block).sum().item<double>();
+    for (std::int64_t at = 0; at < n; at += kColumns) {      // what is left of the diagonal block counts for both sides
+      const std::int64_t columns = std::min(kColumns, n - at);
+      const at::Tensor own = block.narrow(1, at, columns), of = a.narrow(1, at, columns);
+      const at::Tensor left = at::mm(block.narrow(1, 0, at), of.narrow(0, 0, at)), here = at::mm(own, of.narrow(0, at, columns));
+      part[first / kRows] += ((left * 2 + here) * own).sum().item<double>();
+    }
   });
-  double sum = 0;
-  for (const double x : part) sum += x;
-  return sum;
+  return std::accumulate(part.begin(), part.end(), 0.0);
 }
 
 double removal_error(const at::Tensor& weight, const at::Tensor& gram, const std::vector<std::int64_t>& kept, const at::Tensor& w_kept) {

@@ -16,7 +16,7 @@ namespace slmc::pruning {
 struct Missing {
   at::Tensor a;               // E[x xᵀ] [n, n] fp64
   at::Tensor r;               // E[r xᵀ] [out, n] fp64
-  double size = 0;            // E|r|²
+  double size = 0;            // E|r|²; this and the next only where errors are judged, on held-out windows
   double target = 0;          // E|t|², without the bias where the means are unknown
   at::Tensor mean_x, mean_r;  // [n], [out]; undefined where the map has no bias
 };
@@ -25,8 +25,9 @@ struct Missing {
 at::Tensor columns_of(const at::Tensor& w, const std::vector<std::int64_t>& kept);
 
 // Of W [out, all] whose inputs but `kept` are removed, from the Gram matrix [all, all] and, for a map with a bias, the means [all] of all
-// inputs: W0 = W_K, x = x_K, r = W_P x_P.
+// inputs: W0 = W_K, x = x_K, r = W_P x_P. The second with size and target.
 Missing missing_of_cut(const at::Tensor& w, const at::Tensor& gram, const at::Tensor& means, const std::vector<std::int64_t>& kept);
+Missing held_out_of_cut(const at::Tensor& w, const at::Tensor& gram, const at::Tensor& means, const std::vector<std::int64_t>& kept);
 
 // E|r - delta x - c|² / E|t|² after W0 became W0 + delta and b0 became b0 + c; c undefined: no bias.
 double error_of(const Missing& m, const at::Tensor& delta, const at::Tensor& c);

@@ -25,13 +25,13 @@ Repaired repair_from_statistics(const ir::Model& model, const ir::Plan& plan, co
       const std::vector<std::int64_t> kept = kept_inputs(model, plan, map);
       if (static_cast<std::int64_t>(kept.size()) == whole.weight.size(1)) continue;
       const std::string site = input_site(map);
-      const auto missing = [&](const engine::Statistics& s) {
+      const auto missing = [&](const auto& of_cut, const engine::Statistics& s) {
         const at::Tensor means = whole.bias.defined() ? s.at(site, Statistic::Mean) : at::Tensor();
-        return missing_of_cut(whole.weight, s.at(site, Statistic::Gram), means, kept);
+        return of_cut(whole.weight, s.at(site, Statistic::Gram), means, kept);
       };
       const Affine from{columns_of(whole.weight, kept), whole.bias};
       const ir::TensorSpec* bias = model.find(map + ".bias");
-      const Missing fit = missing(measured.fit), held = missing(measured.held_out);
+      const Missing fit = missing(missing_of_cut, measured.fit), held = missing(held_out_of_cut, measured.held_out);
       if (only_bias && !bias) continue;
       keep(out, only_bias ? refit_bias(from, fit, held, *model.find(map), *bias) : refit(from, fit, held, *model.find(map), bias), model);
     }

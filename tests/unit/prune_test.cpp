@@ -381,7 +381,7 @@ TEST(Refit, WithABiasItIsLeastSquaresWithAnIntercept) {
   const at::Tensor x = (random_tensor(400, 6, 1) + 2).to(at::kDouble), w = random_tensor(3, 6, 2).to(at::kDouble);
   const std::vector<std::int64_t> kept = {0, 2, 3, 5};
   const at::Tensor gram = at::mm(x.t(), x) / 400, means = x.mean(0);
-  const Missing m = missing_of_cut(w, gram, means, kept);
+  const Missing m = held_out_of_cut(w, gram, means, kept);
   const ir::Model model = random_model({.hidden = 16, .blocks = 1, .kv = 1, .q = 2, .ffn = 32});
   const ir::TensorSpec& spec = *model.find("block.0.ffn.down");
   const Refitted got = refit({columns_of(w, kept).to(at::kFloat), at::zeros({3})}, m, m, spec, &spec);

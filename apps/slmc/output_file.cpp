@@ -17,8 +17,8 @@ std::string container_of(const fs::path& output) { return output.extension() == 
 
 namespace {
 
-// What stages put beside a model's files in folders of their own: plans of prune, adapters and classifiers of train.
-constexpr std::array<std::string_view, 3> kBeside = {"plan", "adapter", "classify"};
+// What stages put beside a model's files in folders of their own: plans of prune, masks of shear, adapters and classifiers of train.
+constexpr std::array<std::string_view, 4> kBeside = {"plan", "masks", "adapter", "classify"};
 
 bool holds_files_only(const fs::path& folder) {
   std::error_code code;
